@@ -1,0 +1,14 @@
+"""The kernels: what computes, and nothing else. Installed as ``tinynet.kernels``.
+
+A kernel is a function ``kernel(out, *inputs, **attributes) -> None`` that writes its result into ``out`` (a tuple of
+arrays where an operation has several results). ``reference`` defines what every kernel computes, in plain array-API
+code; ``cpu`` and ``cuda`` hold the fast ones; ``registry`` finds a kernel by (operation, target, dtype);
+``expression`` is the little language in which elementwise operations say their mathematics once.
+
+This package knows nothing of the rest of tinynet.
+"""
+
+from .expression import Expression
+from .registry import define, find, operations, register, targets
+
+__all__ = ["Expression", "define", "find", "operations", "register", "targets"]

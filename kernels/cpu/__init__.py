@@ -1,0 +1,1 @@
+"""Kernels for the host's processor; ``ufuncs`` has those that NumPy itself provides."""

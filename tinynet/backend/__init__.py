@@ -1,0 +1,49 @@
+"""Array namespaces behind one interface, and which of them is in use.
+
+The engine never names NumPy or CuPy: it asks a ``Backend`` for its array-API namespace, for fresh memory and for
+copies to and from the host. A backend is chosen for the process (environment variable ``TINYNET_BACKEND``, or
+``use_backend("cupy")``), for a block (``with use_backend("cupy"):``, which is local to its thread), or for a tensor
+(``tn.tensor(..., backend="cupy")``, ``Tensor.to``). With none chosen it is NumPy.
+
+Here live the interface, the selection, and the random streams. Kernels live in ``tinynet.kernels``.
+"""
+
+from .arrays import (
+    INTEGERS,
+    Backend,
+    CuPyBackend,
+    DType,
+    HostArray,
+    HostScalar,
+    NumPyBackend,
+    as_dtype,
+    host_array,
+    integer_range,
+    is_floating,
+    is_integer,
+)
+from .choice import available_backends, get_backend, register_backend, use_backend
+from .streams import generator, new_stream, process_seed, seed
+
+__all__ = [
+    "INTEGERS",
+    "Backend",
+    "CuPyBackend",
+    "DType",
+    "HostArray",
+    "HostScalar",
+    "NumPyBackend",
+    "as_dtype",
+    "available_backends",
+    "generator",
+    "get_backend",
+    "host_array",
+    "integer_range",
+    "is_floating",
+    "is_integer",
+    "new_stream",
+    "process_seed",
+    "register_backend",
+    "seed",
+    "use_backend",
+]

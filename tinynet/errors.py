@@ -1,0 +1,85 @@
+"""The exception types of tinynet, and the one way in which they are phrased.
+
+Every error says where it arose, what was expected, what came, and how to mend it. The types derive from
+the built-in exception that a NumPy user would expect (``ShapeError`` is a ``ValueError``), so that both
+``except tn.errors.TinynetError`` and ``except ValueError`` work. Nothing else of the engine lives here.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ArgumentError",
+    "BackendError",
+    "CheckpointError",
+    "DTypeError",
+    "DataError",
+    "GradientError",
+    "MissingExtraError",
+    "RangeError",
+    "ShapeError",
+    "TinynetError",
+]
+
+
+class TinynetError(Exception):
+    """Base of all errors that tinynet raises on purpose.
+
+    Args:
+        where: the operation, layer or file (with its line) in which it arose.
+        expected: what would have been right.
+        got: what came instead.
+        mend: what the reader can do about it, as a sentence.
+
+    The four parts stay available as attributes; ``str()`` joins those that are given.
+    """
+
+    def __init__(self, where: str, *, expected: object = None, got: object = None, mend: str | None = None):
+        self.where, self.expected, self.got, self.mend = where, expected, got, mend
+        says = [str(part) for part in (expected and f"expected {expected}", got and f"got {got}") if part]
+        text = f"{where}: {', '.join(says)}" if says else where
+        if mend:
+            text += f". {mend[0].upper()}{mend[1:].rstrip('.')}."
+        super().__init__(text)
+
+    def __reduce__(self):  # keyword-only arguments do not survive pickling by themselves
+        return _rebuild, (type(self), self.where, self.expected, self.got, self.mend)
+
+
+def _rebuild(kind, where, expected, got, mend):
+    return kind(where, expected=expected, got=got, mend=mend)
+
+
+class ShapeError(TinynetError, ValueError):
+    """Shapes or axes that do not fit the operation."""
+
+
+class DTypeError(TinynetError, TypeError):
+    """An element type that the operation does not take, or two that do not fit each other."""
+
+
+class RangeError(TinynetError, IndexError, ValueError):
+    """A value outside its range: a class index, an axis, an element of an index array."""
+
+
+class ArgumentError(TinynetError, ValueError):
+    """An option with a value outside what it may be (a negative rate, an unknown name)."""
+
+
+class BackendError(TinynetError, RuntimeError):
+    """A backend that is unknown, not usable here, or mixed with another in one operation."""
+
+
+class GradientError(TinynetError, RuntimeError):
+    """A gradient was asked for that cannot be given."""
+
+
+class DataError(TinynetError, ValueError):
+    """A data file that is not what it should be; ``where`` names the file and, where there is one, the line."""
+
+
+class CheckpointError(TinynetError, ValueError):
+    """A model file that is damaged, hostile, or does not fit the model it is loaded into."""
+
+
+class MissingExtraError(TinynetError, ImportError):
+    """An optional dependency is needed and not installed; the message names the extra that brings it."""
