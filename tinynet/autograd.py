@@ -47,7 +47,7 @@ class Node:
         self.versions = [(v.versions, v.versions[0], i) for i, v in enumerate(self.kept) if isinstance(v, Value)]
         self.y: Value | Spec = output.spec
         if "y" in op.keep:
-            self.y = type(output)(output.array, output.backend, output.spec, output.versions)
+            self.y = door.values(output.array, output.backend, output.spec, output.versions)
             self.versions.append((output.versions, output.versions[0], "y"))
 
     def __repr__(self) -> str:
@@ -76,7 +76,7 @@ class Node:
         """One gradient per input, None where none is needed."""
         op, y = self.op, self.y
         if isinstance(y, Value) and door.state.tape is not None:  # for gradients of gradients, the output is part of the tape
-            y = type(y)(y.array, y.backend, y.spec, y.versions)
+            y = door.values(y.array, y.backend, y.spec, y.versions)
             y.node, y.requires_grad = self, True
         if isinstance(op.vjp, tuple):
             grads = [
@@ -269,7 +269,7 @@ def _seed(y: Value, grad) -> Value:
                 got=f"shape {y.shape} and no gradient",
                 mend="reduce to a scalar first: loss.mean().backward()",
             )
-        return type(y)(y.backend.full(y.shape, 1, y.dtype), y.backend, y.spec)
+        return door.values(y.backend.full(y.shape, 1, y.dtype), y.backend, y.spec)
     grad = grad if isinstance(grad, Value) else door.wrap(grad, y.backend, "backward")
     if grad.shape != y.shape:
         raise ShapeError("backward", expected=f"a gradient of shape {y.shape}", got=str(grad.shape))
@@ -316,7 +316,7 @@ def value_and_grad(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
                 raise GradientError("grad", expected="a function that returns a scalar tensor", got=got)
             gradients, again = _gradients_of(y, inputs, outer)
         if not again and y.requires_grad:
-            y = type(y)(y.array, y.backend, y.spec, y.versions)
+            y = door.values(y.array, y.backend, y.spec, y.versions)
         return y, gradients[0] if isinstance(argnums, int) else tuple(gradients)
 
     return with_gradient
@@ -349,7 +349,7 @@ def _entry(x, outer: bool) -> Value:
         )
     if x.requires_grad and outer:
         return alias(x)
-    leaf = type(x)(x.array, x.backend, x.spec, x.versions)
+    leaf = door.values(x.array, x.backend, x.spec, x.versions)
     leaf.requires_grad = True
     return leaf
 
@@ -375,7 +375,7 @@ def _gradients_of(y: Value, inputs: list[Value], outer: bool) -> tuple[list[Valu
             )
             with recording(again):
                 found = _sweep(nodes, {y.node: seed}, set(sources), retain=again)
-    zeros = [type(x)(x.backend.zeros(x.shape, x.dtype), x.backend, x.spec) for x in inputs]
+    zeros = [door.values(x.backend.zeros(x.shape, x.dtype), x.backend, x.spec) for x in inputs]
     return [found.get(source, zero) for source, zero in zip(sources, zeros)], again
 
 

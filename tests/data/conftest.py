@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 IDX_CODES = {"uint8": 0x08, "int8": 0x09, "int16": 0x0B, "int32": 0x0C, "float32": 0x0D, "float64": 0x0E}
-MNIST_FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
+MNIST_FOLDER = Path(__file__).resolve().parent / "../../../shared/data/mnist"
 
 
 def _idx_bytes(array):

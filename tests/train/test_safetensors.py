@@ -102,6 +102,11 @@ def test_names_and_metadata_may_be_any_script(tmp_path):
     assert about == metadata
 
 
+def test_a_boolean_of_foreign_bytes_is_written_as_one(tmp_path):
+    files.write(tmp_path / "m", {"b": np.frombuffer(b"\x00\x02\x01", bool)}, {})
+    assert files.read(tmp_path / "m")[0]["b"].view(np.uint8).tolist() == [0, 1, 1]
+
+
 def test_the_data_begins_at_64_bytes_and_every_tensor_at_its_items(tmp_path):
     path = tmp_path / "m"
     files.write(path, {dtype: sample(dtype) for dtype in ("u1", "f8", "f2", "f4")}, {})
@@ -249,7 +254,8 @@ HOSTILE = {  # what is wrong: the header, the data
     "a key of an entry twice": (b'{"a":{"dtype":"F32",%b}' % ONE[1:], bytes(8)),
     "the metadata twice": (b'{"__metadata__":{},"__metadata__":{}}', b""),
     "metadata that is a list": ({"__metadata__": []}, b""), "metadata that is null": ({"__metadata__": None}, b""),
-    "metadata of numbers": ({"__metadata__": {"a": 1}}, b""), "deep metadata": ({"__metadata__": {"a": {"b": "c"}}}, b""),
+    "metadata of numbers": ({"__metadata__": {"a": 1}}, b""),
+    "metadata in metadata": ({"__metadata__": {"a": {"b": "c"}}}, b""),
     "metadata that UTF-8 cannot hold": (b'{"__metadata__":{"a":"\\ud800"}}', b""),
     "offsets out of the file": ({"a": entry((HUGE,), (0, 4 * HUGE))}, bytes(8)),
     "an offset one byte out of the file": ({"a": entry((3,), (0, 3), "U8")}, bytes(2)),

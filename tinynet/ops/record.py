@@ -103,6 +103,9 @@ class Op:
     def __repr__(self) -> str:
         return f"<op {self.name}({', '.join(self.inputs)}{''.join(f', {a}=' for a in self.attributes)})>"
 
+    def __reduce__(self):  # a record is found by its name: copies of a model share it
+        return lookup, (self.name,)
+
     def __call__(self, *args, **attributes):
         """Inputs come first; positional arguments after them are attributes, in their order."""
         if self.variadic:
@@ -153,6 +156,11 @@ class Op:
         """Takes the operation and its kernels out of the table; for tests that add one."""
         _table.pop(self.name, None)
         kernels.registry.forget(self.name)
+
+
+def lookup(name: str) -> Op:
+    """The record of that name. KeyError if there is none."""
+    return _table[name]
 
 
 def table() -> dict[str, Op]:
