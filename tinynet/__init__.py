@@ -1,5 +1,83 @@
+"""tinynet: dense networks, small enough to read in a weekend.
+
+    import tinynet as tn
+
+    tn.tensor, tn.grad ...      arrays that can be differentiated          (tensor, autograd)
+    tn.exp, tn.matmul ...       the operations, one record each            (ops)
+    tn.nn, tn.losses, tn.optim  layers, losses, optimizers and schedules
+    tn.data                     data sets, their readers, batches
+    tn.fit, tn.save ...         training and its files                     (train)
+    tn.use_backend, tn.seed     where arrays live, and randomness          (backend)
+
+Importing costs little more than importing NumPy: data and training are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+
 from tinynet import errors, kernels, ops
 from tinynet.autograd import grad, no_grad, value_and_grad
-from tinynet.backend import get_backend, register_backend, seed, use_backend
-from tinynet.tensor import *
-from tinynet import nn, losses, optim
+from tinynet.backend import available_backends, get_backend, register_backend, seed, use_backend
+from tinynet.tensor import Tensor, arange, as_tensor, full, ones, tensor, zeros
+
+from tinynet import losses, nn, optim  # isort: skip
+
+__version__ = "0.1.0"
+
+# Every operation that is public is a function of the package: tn.exp, tn.sum, tn.where ...
+_operations = {name: op for name, op in ops.table().items() if op.public}
+globals().update(_operations)
+
+# name -> the room that has it; loaded at first use
+_LAZY = {
+    "data": "data",
+    "train": "train",
+    **dict.fromkeys(("History", "evaluate", "fit", "load", "predict", "save"), "train"),
+}
+
+__all__ = [
+    "History",
+    "Tensor",
+    "arange",
+    "as_tensor",
+    "available_backends",
+    "data",
+    "errors",
+    "evaluate",
+    "fit",
+    "full",
+    "get_backend",
+    "grad",
+    "kernels",
+    "load",
+    "losses",
+    "nn",
+    "no_grad",
+    "ones",
+    "ops",
+    "optim",
+    "predict",
+    "register_backend",
+    "save",
+    "seed",
+    "tensor",
+    "train",
+    "use_backend",
+    "value_and_grad",
+    "zeros",
+    *_operations,
+]
+
+
+def __getattr__(name: str):
+    if name not in _LAZY:
+        raise AttributeError(f"module 'tinynet' has no attribute {name!r}")
+    room = importlib.import_module(f"tinynet.{_LAZY[name]}")
+    value = room if name == _LAZY[name] else getattr(room, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -7,7 +7,7 @@ in ``autograd``.
 from __future__ import annotations
 
 from tinynet import autograd, ops
-from tinynet.backend import Backend, HostArray, as_dtype, get_backend, host_array, is_floating
+from tinynet.backend import INTEGERS, Backend, HostArray, HostScalar, as_dtype, get_backend, host_array, is_floating
 from tinynet.errors import ArgumentError, BackendError, DTypeError, GradientError, ShapeError
 
 from .ops import door
@@ -298,6 +298,9 @@ def as_tensor(data, backend: str | Backend | None = None) -> Tensor:
 def full(shape, value, dtype="float32", requires_grad: bool = False, backend=None) -> Tensor:
     """A tensor of ``shape`` (an integer or a tuple) filled with a number."""
     backend, dtype, shape = get_backend(backend), as_dtype(dtype), as_shape("full", shape)
+    if not isinstance(value, (bool, int, float, HostScalar)):
+        raise ArgumentError("full", expected="a number", got=repr(value))
+    door.check_number("full", value.item() if isinstance(value, HostScalar) else value, dtype)
     result = Tensor(backend.full(shape, value, dtype), backend, Spec(shape, dtype))
     return result.requires_grad_() if requires_grad else result
 
@@ -316,7 +319,10 @@ def arange(start, stop=None, step=1, dtype=None, backend=None) -> Tensor:
     """Numbers from ``start`` (0 if only one is given) up to, not including, ``stop``; int64 if all are whole."""
     start, stop = (0, start) if stop is None else (start, stop)
     backend = get_backend(backend)
-    whole = all(isinstance(each, int) for each in (start, stop, step))
+    numbers = start, stop, step
+    if not all(isinstance(each, (*INTEGERS, float)) for each in numbers) or not step:
+        raise ArgumentError("arange", expected="numbers, and a step that is not 0", got=repr(numbers))
+    whole = all(isinstance(each, INTEGERS) for each in numbers)
     dtype = as_dtype(dtype or ("int64" if whole else "float32"))
     host = host_array([start + i * step for i in range(max(0, -int(-(stop - start) // step)))], dtype)
     return Tensor(backend.from_host(host), backend, Spec(host.shape, dtype))

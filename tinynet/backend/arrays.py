@@ -85,7 +85,7 @@ class Backend:
         return isinstance(array, self._array_type) and (self.device is None or array.device == self.device)
 
     def dtype_of(self, array) -> np.dtype:
-        return self._canonical[array.dtype]
+        return self._canonical.get(array.dtype) or as_dtype(array.dtype)
 
     def native_dtype(self, dtype: np.dtype):
         return self._native[dtype]
@@ -95,7 +95,8 @@ class Backend:
         return self.xp.empty(shape, dtype=self._native[dtype], device=self.device)
 
     def full(self, shape: tuple[int, ...], value, dtype: np.dtype):
-        return self.xp.full(shape, value, dtype=self._native[dtype], device=self.device)
+        with self.quiet():  # a number too large for the type is an infinity
+            return self.xp.full(shape, value, dtype=self._native[dtype], device=self.device)
 
     def zeros(self, shape: tuple[int, ...], dtype: np.dtype):
         return self.xp.zeros(shape, dtype=self._native[dtype], device=self.device)
@@ -116,6 +117,10 @@ class Backend:
         except (ValueError, AttributeError):  # array-api-strict 2.6 says AttributeError where NumPy says ValueError
             return self.xp.reshape(array, shape, copy=True), False
 
+    def writable(self, array) -> bool:
+        """Whether the array may be written to, as far as the library says."""
+        return True
+
     def synchronize(self) -> None:
         """Returns when all work issued so far is done."""
 
@@ -133,7 +138,7 @@ class NumPyBackend(Backend):
         super().__init__("numpy", np)
 
     def owns(self, array) -> bool:
-        return isinstance(array, np.ndarray)
+        return isinstance(array, np.ndarray) and array.dtype in _SUPPORTED  # others have to be converted
 
     def dtype_of(self, array) -> np.dtype:
         return array.dtype
@@ -142,7 +147,8 @@ class NumPyBackend(Backend):
         return np.empty(shape, dtype)
 
     def full(self, shape, value, dtype):
-        return np.full(shape, value, dtype)
+        with self.quiet():
+            return np.full(shape, value, dtype)
 
     def zeros(self, shape, dtype):
         return np.zeros(shape, dtype)
@@ -152,6 +158,9 @@ class NumPyBackend(Backend):
 
     def to_host(self, array):
         return array
+
+    def writable(self, array):
+        return array.flags.writeable
 
     def reshape(self, array, shape):
         result = array.reshape(shape)
@@ -212,6 +221,10 @@ class CuPyBackend(Backend):
         result = array.reshape(shape)
         return result, result.size == 0 or result.data.ptr == array.data.ptr
 
+    def writable(self, array):
+        # CuPy has no flag for it: elements of a broadcast array share memory
+        return all(stride or n < 2 for n, stride in zip(array.shape, array.strides))
+
     def synchronize(self):
         self.xp.cuda.get_current_stream().synchronize()
 
@@ -222,18 +235,39 @@ def host_array(data, dtype=None) -> np.ndarray:
     Arrays keep their element type; Python numbers become float32, Python booleans stay booleans.
 
     Raises:
-        DTypeError: the elements are not numbers.
+        DTypeError: the elements are not numbers, or not numbers that the integer type asked for can say.
         ValueError: nested sequences of unequal lengths (NumPy's message).
     """
     is_array = isinstance(data, (np.ndarray, np.generic)) or hasattr(data, "__array_interface__")
     array = np.asarray(data)
     if dtype is not None:
-        return array.astype(as_dtype(dtype), copy=False)
+        return _converted(array, as_dtype(dtype))
     if not is_array and array.dtype.kind != "b" and not _holds_arrays(data):
         if array.dtype.kind not in "iuf":
             as_dtype(array.dtype)  # raises: strings, objects, complex numbers
-        return array.astype(np.float32)
+        return _converted(array, np.dtype("float32"))
     return array.astype(as_dtype(array.dtype), copy=False)
+
+
+def host_indices(data) -> np.ndarray:
+    """Nested lists of integers as a host array. What else they hold keeps its type, for the caller to refuse.
+
+    Raises:
+        ValueError: nested sequences of unequal lengths (NumPy's message).
+    """
+    array = np.asarray(data)
+    return array if array.size else array.astype(np.int64)
+
+
+def _converted(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The array in another type: too large for a float is an infinity, and for an integer an error."""
+    try:
+        with np.errstate(over="ignore", under="ignore", invalid="raise"):
+            return array.astype(dtype, copy=False)
+    except FloatingPointError:
+        raise DTypeError(
+            "dtype", expected=f"numbers that {dtype} can hold", got="infinities, not-a-numbers or larger ones"
+        ) from None
 
 
 def _holds_arrays(data) -> bool:

@@ -3,10 +3,12 @@
     module         Parameter, Module: attributes, state, train/eval, summary
     layers         Dense, activations, Dropout, LayerNorm, Flatten, Sequential; the registry of layers
     initializers   initial weights by name
+    abstract       models without memory, to ask for sizes
     segment        one contiguous memory for all parameters of a model
 """
 
 from . import initializers
+from .abstract import abstract
 from .layers import (
     GELU,
     Dense,
@@ -46,6 +48,7 @@ __all__ = [
     "Softmax",
     "Softplus",
     "Tanh",
+    "abstract",
     "initializers",
     "register_layer",
     "registered_layers",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from tinynet.backend import generator, host_array, new_stream
+from tinynet.backend import generator, get_backend, host_array, new_stream
 from tinynet.errors import ArgumentError
+
+from .abstract import is_abstract
 
 
 def _uniform(limit: float):
@@ -53,4 +55,6 @@ def initial(name: str | Callable, shape: tuple[int, ...], dtype="float32"):
         fill = _INITIALIZERS[name](max(shape[0], 1), max(shape[-1], 1))
     else:
         raise ArgumentError("init", expected=f"one of {', '.join(_INITIALIZERS)}, or a function", got=repr(name))
+    if is_abstract():
+        return get_backend("numpy").xp.broadcast_to(host_array(0.0, dtype), shape)
     return host_array(fill(generator(new_stream()), shape), dtype)

@@ -13,8 +13,9 @@ from typing import NamedTuple
 from tinynet.autograd import no_grad
 from tinynet.backend import Backend, HostArray, as_dtype, get_backend, is_floating
 from tinynet.errors import CheckpointError, DTypeError, ShapeError
-from tinynet.tensor import Tensor, tensor
+from tinynet.tensor import Tensor, as_tensor, tensor
 
+from .abstract import is_abstract
 from .segment import Segment, pack
 
 
@@ -28,7 +29,7 @@ class Parameter(Tensor):
     __slots__ = ("segment",)
 
     def __init__(self, data, dtype=None, backend: str | Backend | None = None, requires_grad: bool = True):
-        made = tensor(data, dtype, backend=backend)
+        made = as_tensor(data, "numpy") if is_abstract() else tensor(data, dtype, backend=backend)
         super().__init__(made.array, made.backend, made.spec)
         self.segment: Segment | None = None
         if requires_grad:
@@ -114,7 +115,7 @@ class Module(metaclass=_Packing):
 
         Called at the end of construction. To be called again after parameters were added to a finished module.
         """
-        return pack(self.parameters())
+        return None if is_abstract() else pack(self.parameters())
 
     # ---- state ----
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 
-from tinynet.backend import HostArray, HostScalar, host_array
-from tinynet.errors import DTypeError, RangeError
+from tinynet.backend import HostArray, HostScalar, host_indices
+from tinynet.errors import DTypeError, RangeError, ShapeError
 
 from .door import Value, wrap
 from .elementwise import where
@@ -19,14 +19,17 @@ from .spec import BOOL, INT64
 
 
 def _is_array(entry) -> bool:
-    return isinstance(entry, (Value, HostArray, list)) or hasattr(entry, "__array_namespace__")
+    return isinstance(entry, (Value, HostArray, list, tuple)) or hasattr(entry, "__array_namespace__")
 
 
 def _indices(entry, x: Value) -> Value:
     """An index array, list or integer as an int64 tensor beside ``x``."""
     if not isinstance(entry, Value):
-        if isinstance(entry, (list, int)):
-            entry = host_array(entry, "int64")
+        if isinstance(entry, (list, tuple, int)):
+            try:
+                entry = host_indices(entry)
+            except ValueError as error:
+                raise ShapeError("indexing", expected="index lists of equal lengths", got=repr(entry)) from error
         entry = wrap(entry, x.backend, "indexing")
     if entry.dtype == BOOL:
         raise DTypeError(
@@ -48,8 +51,8 @@ def index_with(x: Value, index):
     if not any(_is_array(entry) for entry in entries):
         return getitem(x, index=entries)
     given = sum(entry is not None and entry is not Ellipsis for entry in entries)
-    if given > len(x.shape):
-        raise RangeError("indexing", expected=f"at most {len(x.shape)} indices for shape {x.shape}", got=str(given))
+    if given > len(x.shape) or sum(entry is Ellipsis for entry in entries) > 1:
+        raise RangeError("indexing", expected=f"at most {len(x.shape)} indices for shape {x.shape}", got=f"[{index!r}]")
     at = next((i for i, entry in enumerate(entries) if entry is Ellipsis), len(entries))
     entries = (*entries[:at], *(slice(None),) * (len(x.shape) - given), *entries[at + 1 :])
     # An integer beside arrays is an array without axes; everything else is applied first.

@@ -132,16 +132,27 @@ def _scalar(op: Op, value, backend: Backend, reference) -> Value:
     dtype = reference if reference is not None and reference != BOOL else FLOAT32
     if isinstance(value, bool):
         dtype = BOOL
-    elif isinstance(value, float) and not is_floating(dtype):
+    check_number(op.name, value, dtype)
+    return values(backend.full((), value, dtype), backend, Spec((), dtype))
+
+
+def check_number(where: str, value: bool | int | float, dtype) -> None:
+    """Raises DTypeError where a Python number would not be what it is in ``dtype``; floats round."""
+    if dtype == BOOL:
+        return
+    if is_floating(dtype):
+        fits = not isinstance(value, int) or abs(value) < 2**1023
+    elif isinstance(value, float):
         raise DTypeError(
-            op.name,
+            where,
             expected=f"an integer next to a tensor of {dtype}",
             got=repr(value),
             mend="convert the tensor with .astype('float32')",
         )
-    elif not is_floating(dtype) and not integer_range(dtype)[0] <= value <= integer_range(dtype)[1]:
-        raise DTypeError(op.name, expected=f"a number that {dtype} can hold", got=repr(value))
-    return values(backend.full((), value, dtype), backend, Spec((), dtype))
+    else:
+        fits = integer_range(dtype)[0] <= value <= integer_range(dtype)[1]
+    if not fits:
+        raise DTypeError(where, expected=f"a number that {dtype} can hold", got=repr(value))
 
 
 def evaluate(op: Op, inputs: tuple[Value, ...], attributes: dict, specs: tuple[Spec, ...]) -> tuple[Value, ...]:
@@ -166,6 +177,13 @@ def _update(op, inputs, arrays, attributes, backend) -> tuple[Value, ...]:
     """An operation that writes over some of its inputs, which are its results."""
     targets = tuple(inputs[i] for _, i in sorted(op.updates.items()))
     outputs = tuple(value.array for value in targets)
+    if not all(map(backend.writable, outputs)):
+        raise ArgumentError(
+            op.name,
+            expected="memory that may be written to",
+            got="a read-only array, or a broadcast view",
+            mend="write into a .copy() of it",
+        )
     kernel = op.kernel(backend.target, targets[0].dtype)
     with backend.quiet():
         kernel(outputs[0] if len(outputs) == 1 else outputs, *arrays, **attributes)

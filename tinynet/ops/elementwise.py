@@ -209,14 +209,15 @@ softplus = elementwise(
 # ---- comparisons, logic, choice ----
 
 
-def _comparison(name, symbol, words):
+def _comparison(name, symbol, words, kind="number"):
     return elementwise(
-        name, "a b", f"a {symbol} b", kind="any", result=BOOL, samples=binary(), doc=f"Whether a is {words} b: booleans.",
+        name, "a b", f"a {symbol} b", kind=kind, result=BOOL, samples=binary(),
+        doc=f"Whether a is {words} b: booleans.",
     )  # fmt: skip
 
 
-equal = _comparison("equal", "==", "equal to")
-not_equal = _comparison("not_equal", "!=", "unequal to")
+equal = _comparison("equal", "==", "equal to", kind="any")
+not_equal = _comparison("not_equal", "!=", "unequal to", kind="any")
 less = _comparison("less", "<", "less than")
 less_equal = _comparison("less_equal", "<=", "less than or equal to")
 greater = _comparison("greater", ">", "greater than")

@@ -41,6 +41,8 @@ def _normal_entry(entry, size: int, shape):
             start, stop, step = entry.indices(size)
         except (TypeError, ValueError) as error:
             raise ArgumentError("indexing", expected="whole numbers in a slice", got=repr(entry)) from error
+        if not range(start, stop, step):
+            return (0, 0, 1)  # one form for all that is empty; their starts may lie outside the axis
         return (start, None if stop < 0 else stop, step)
     if isinstance(entry, tuple) and len(entry) == 3:  # already normal
         return entry
@@ -81,13 +83,14 @@ def _index_samples(n):
 getitem = Op(
     "getitem", "x", lambda x, index: Spec(_indexed_shape(x.shape, index), x.dtype), attributes={"index": REQUIRED},
     normalize=lambda x, index: {"index": normal_index(x.shape, index)},
-    view=lambda backend, x, index: (x[_slices(index)], True), samples=_index_samples, public=False,
+    view=lambda backend, x, index: (x[(*_slices(index), ...)], True), samples=_index_samples, public=False,
     vjp=(lambda g, y, x, index: setitem_zeros(g, index=index, shape=x.shape),),
     doc="x[index] for integers, slices, None and Ellipsis. A view.",
 )  # fmt: skip
 
 
 def _setitem_zeros_rule(x, *, index, shape):
+    same_dtype("setitem_zeros", x)
     if _indexed_shape(shape, index) != x.shape:
         raise ShapeError("setitem_zeros", expected=str(_indexed_shape(shape, index)), got=str(x.shape))
     return Spec(shape, x.dtype)

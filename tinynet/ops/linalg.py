@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 from tinynet.errors import ArgumentError, ShapeError
 
 from .elementwise import relu, sigmoid, tanh
 from .record import Op, Sample
 from .reduction import sum as sum_
 from .samples import Arg
-from .shaping import expand_dims, reshape, transpose
+from .shaping import expand_dims, reshape, squeeze, transpose
 from .spec import Spec, broadcast_shapes, same_dtype
 
 
@@ -32,20 +34,21 @@ def _swap(x):
 
 
 def _matmul_vjp(g, y, a, b, needs):
-    """Vectors count as a row on the left and as a column on the right; then it is matrices throughout."""
+    """Vectors count as a row on the left and as a column on the right; then it is matrices throughout.
+
+    Gradients over batches that an operand does not have are summed by whoever broadcast them.
+    """
     a2 = expand_dims(a, 0) if a.ndim == 1 else a
     b2 = expand_dims(b, 1) if b.ndim == 1 else b
     g2 = expand_dims(g, -1) if b.ndim == 1 else g
     g2 = expand_dims(g2, -2) if a.ndim == 1 else g2
     grads = []
-    for need, grad, x in zip(needs, (lambda: g2 @ _swap(b2), lambda: _swap(a2) @ g2), (a, b)):
+    for need, grad, x, added in zip(needs, (lambda: g2 @ _swap(b2), lambda: _swap(a2) @ g2), (a, b), (-2, -1)):
         if not need:
             grads.append(None)
             continue
         full = grad()
-        if x.ndim == 1:  # drop the axis that was added, and sum over batches
-            full = sum_(reshape(full, (-1, *x.shape)), axis=0)
-        grads.append(full)
+        grads.append(squeeze(full, axis=added) if x.ndim == 1 else full)
     return grads
 
 
@@ -85,10 +88,11 @@ def _linear_rule(x, w, *b, activation):
 def _linear_vjp(g, y, x, w, *b, needs, activation):
     if activation is not None:
         g = _FROM_OUTPUT[activation].vjp[0](g, y, y)
-    rows = reshape(g, (-1, w.shape[1]))
+    n = math.prod(y.shape[:-1])  # not -1 in reshape: a layer without features has no count to infer
+    rows = reshape(g, (n, w.shape[1]))
     return [
         g @ transpose(w) if needs[0] else None,
-        transpose(reshape(x, (-1, w.shape[0]))) @ rows if needs[1] else None,
+        transpose(reshape(x, (n, w.shape[0]))) @ rows if needs[1] else None,
         *([sum_(rows, axis=0) if needs[2] else None] if b else []),
     ]
 

@@ -118,7 +118,7 @@ class Op:
             if len(args) - n > len(self.attributes) or named.keys() & attributes.keys():
                 raise ArgumentError(self.name, expected=repr(self), got=f"{len(args)} positional arguments")
             args, attributes = args[:n], named | attributes
-        while args and args[-1] is None:  # an optional input, left out by name
+        while len(args) > n - self.optional and args[-1] is None:  # an optional input, left out by name
             args = args[:-1]
         if len(args) < n - self.optional:
             raise ArgumentError(self.name, expected=f"inputs {', '.join(self.inputs)}", got=f"{len(args)} of them")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from tinynet.backend import INTEGERS, as_dtype
-from tinynet.errors import ArgumentError, ShapeError
+from tinynet.backend import INTEGERS, as_dtype, is_floating
+from tinynet.errors import ArgumentError, DTypeError, ShapeError
 
 from .indexing import getitem
 from .record import REQUIRED, Op
@@ -14,7 +14,7 @@ from .spec import Spec, as_shape, normalize_axes, normalize_axis, same_dtype
 
 
 def _reshape_normalize(x, *, shape):
-    shape = as_shape("reshape", shape)
+    shape = as_shape("reshape", shape, least=-1)
     if shape.count(-1) > 1:
         raise ShapeError("reshape", expected="at most one -1", got=str(shape))
     if -1 in shape:
@@ -184,8 +184,14 @@ def _pad_vjp(g, y, x, widths, value):
     return getitem(g, tuple((before, before + n, 1) for (before, _), n in zip(widths, x.shape)))
 
 
+def _pad_rule(x, *, widths, value):
+    if not is_floating(same_dtype("pad", x)) and not isinstance(value, INTEGERS):
+        raise DTypeError("pad", expected=f"a whole number to fill a tensor of {x.dtype}", got=repr(value))
+    return Spec(tuple(n + a + b for n, (a, b) in zip(x.shape, widths)), x.dtype)
+
+
 pad = Op(
-    "pad", "x", lambda x, widths, value: Spec(tuple(n + a + b for n, (a, b) in zip(x.shape, widths)), x.dtype),
+    "pad", "x", _pad_rule,
     attributes={"widths": REQUIRED, "value": 0}, normalize=_pad_normalize, vjp=(_pad_vjp,),
     samples=lambda n: [Sample((Arg((2, n)),), {"widths": ((1, 0), (2, 3)), "value": 0.5})],
     doc="x with a border. widths: (before, after) for each axis, or one number for all; value: what fills it.",

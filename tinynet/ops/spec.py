@@ -119,13 +119,13 @@ def reduced_shape(shape: Shape, axes: tuple[int, ...], keepdims: bool) -> Shape:
     return tuple(1 if i in axes else n for i, n in enumerate(shape) if keepdims or i not in axes)
 
 
-def as_shape(where: str, shape) -> Shape:
-    """``shape`` as a tuple of non-negative integers (-1 passes: ``reshape`` resolves it).
+def as_shape(where: str, shape, least: int = 0) -> Shape:
+    """``shape`` as a tuple of integers, none below ``least`` (-1 for ``reshape``, which resolves it).
 
     Raises:
         ShapeError: anything else.
     """
     entries = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
-    if any(isinstance(n, bool) or not isinstance(n, INTEGERS) or n < -1 for n in entries):
+    if any(isinstance(n, bool) or not isinstance(n, INTEGERS) or n < least for n in entries):
         raise ShapeError(where, expected="non-negative integers", got=repr(shape))
     return tuple(int(n) for n in entries)

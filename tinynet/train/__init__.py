@@ -1,0 +1,29 @@
+"""Training: the loops, what may look on, what is remembered, and what is written to disk.
+
+    loop          fit, evaluate, predict; Run, a training under way
+    callbacks     Progress, EarlyStopping, Checkpoint, CSVLog
+    history       History: one row of numbers per epoch
+    checkpoint    save and load: a model as one file, without pickle
+    safetensors   the file format underneath
+"""
+
+from .callbacks import Callback, Checkpoint, CSVLog, EarlyStopping, Progress
+from .checkpoint import load, load_extra, save
+from .history import History
+from .loop import Run, evaluate, fit, predict
+
+__all__ = [
+    "CSVLog",
+    "Callback",
+    "Checkpoint",
+    "EarlyStopping",
+    "History",
+    "Progress",
+    "Run",
+    "evaluate",
+    "fit",
+    "load",
+    "load_extra",
+    "predict",
+    "save",
+]

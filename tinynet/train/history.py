@@ -1,0 +1,52 @@
+"""``History``: what a training run has seen, one row of numbers per epoch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+
+from .safetensors import atomic_write
+
+
+class History:
+    """The epochs of a run.
+
+    ``history["loss"]`` is a column as a list (None where an epoch lacks it), ``history[-1]`` a row as a dict.
+
+    Attributes:
+        rows: one dict per epoch: epoch (from 1), loss (mean over the epoch's samples, while they were trained on), lr,
+            seconds, samples_per_second; with validation data also valid_loss and valid_accuracy or valid_r2.
+        stopped: why training ended before its last epoch, or None.
+    """
+
+    def __init__(self, rows: list[dict] | None = None, stopped: str | None = None):
+        self.rows, self.stopped = rows or [], stopped
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of all columns, in the order of their first appearance."""
+        return tuple(dict.fromkeys(name for row in self.rows for name in row))
+
+    def __getitem__(self, key: str | int):
+        if isinstance(key, str):
+            if key not in self.columns:
+                raise KeyError(f"no column {key!r}; there are {', '.join(self.columns) or 'none yet'}")
+            return [row.get(key) for row in self.rows]
+        return self.rows[key]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Mapping]:
+        return iter(self.rows)
+
+    def __repr__(self) -> str:
+        last = ", ".join(f"{k}={v:.4g}" for k, v in self.rows[-1].items()) if self.rows else "no epoch"
+        return f"History({len(self)} epochs; {last}{'; ' + self.stopped if self.stopped else ''})"
+
+    def to_dict(self) -> dict:
+        return {"epochs": self.rows, "stopped": self.stopped}
+
+    def save(self, path) -> None:
+        """Writes the history as JSON, atomically."""
+        atomic_write(path, [json.dumps(self.to_dict(), indent=1).encode()])

@@ -1,0 +1,343 @@
+"""``fit``, ``evaluate``, ``predict``: the loops over data.
+
+They are written with the public names of the engine, and do nothing that a loop of one's own could not do. Stopping,
+by Ctrl-C or by a callback, takes effect between two steps, so that no step is ever half done.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from tinynet import losses, optim
+from tinynet.autograd import no_grad
+from tinynet.backend import is_floating
+from tinynet.data import Dataset, Loader
+from tinynet.errors import ArgumentError, CheckpointError, ShapeError
+from tinynet.nn import Module
+from tinynet.optim import Optimizer
+from tinynet.tensor import Tensor, tensor
+
+from . import checkpoint
+from .callbacks import Callback
+from .history import History
+
+_LOSSES = {"mse": losses.mse, "cross_entropy": losses.cross_entropy}
+_OPTIMIZERS = {"gd": optim.GD, "adam": optim.Adam, "adamw": optim.AdamW}
+_STATE = "tinynet.run"
+
+
+class Run:
+    """A training run under way, as callbacks see it.
+
+    Attributes:
+        model, optimizer, loader, history: what is trained, by what, on what, and what came of it.
+        epochs, steps_per_epoch, total_steps: how much is planned.
+        epoch, step: how much is done; ``first_epoch`` is where a resumed run began.
+        loss: the last batch's loss, a scalar tensor outside of the tape.
+    """
+
+    def __init__(self, model: Module, optimizer: Optimizer, loader: Loader, epochs: int):
+        self.model, self.optimizer, self.loader, self.epochs = model, optimizer, loader, epochs
+        self.steps_per_epoch = len(loader)
+        self.total_steps = epochs * self.steps_per_epoch
+        self.history = History()
+        self.epoch = self.step = self.first_epoch = 0
+        self.loss: Tensor | None = None
+        self.stopping: str | None = None
+        self.partial: list[float] = []  # (sum of losses, samples, seconds) of an epoch resumed in the middle
+
+    def stop(self, reason: str) -> None:
+        """Ends training at the next step boundary; ``reason`` goes into the history."""
+        self.stopping = self.stopping or reason
+
+    def save(self, path, extra=None) -> None:
+        """Writes model, optimizer, loader position and history to one file, from which ``fit(resume=...)`` goes on."""
+        state = self.optimizer.state_dict()
+        arrays = {f"optimizer.{k}": v for k, v in state.items() if isinstance(v, np.ndarray)}
+        numbers = {k: v for k, v in state.items() if not isinstance(v, np.ndarray)}
+        described = {
+            "optimizer": numbers, "loader": self.loader.state_dict(), "epoch": self.epoch, "step": self.step,
+            "history": self.history.to_dict(), "partial": self.partial,
+        }  # fmt: skip
+        checkpoint.write(self.model, path, extra, arrays, {_STATE: json.dumps(described)})
+
+    def resume(self, path) -> None:
+        """Takes up the run that ``save`` wrote.
+
+        Raises:
+            CheckpointError: a file without a run, or of another model, optimizer or data set. Nothing is changed then.
+        """
+        model, _, arrays, metadata = checkpoint.read(path, "numpy")
+        if _STATE not in metadata:
+            raise CheckpointError(
+                f"{path}", expected="a training run", got="a model only", mend="pass a file that the Checkpoint callback wrote"
+            )
+        described = checkpoint._json(path, metadata, _STATE)
+        if checkpoint.describe(model)["layer"] != checkpoint.describe(self.model)["layer"]:
+            raise CheckpointError(f"{path}", expected=repr(self.model), got=repr(model))
+        before = self.model.state_dict()
+        try:
+            self.model.load_state_dict(model.state_dict())
+            self.optimizer.load_state_dict(
+                described["optimizer"] | {k.removeprefix("optimizer."): v for k, v in arrays.items()}
+            )
+            self.loader.load_state_dict(described["loader"])
+        except (CheckpointError, ArgumentError, ShapeError) as error:
+            self.model.load_state_dict(before)
+            raise CheckpointError(
+                f"{path}", expected="a run of this model, optimizer and data", got=str(error), mend="build them as before"
+            ) from error
+        for (_, here), (_, there) in zip(self.model.named_modules(), model.named_modules()):
+            if hasattr(here, "counter"):  # dropout goes on with the masks that would have come
+                here.seed, here.stream, here.counter = there.seed, there.stream, there.counter
+        self.history = History(described["history"]["epochs"])
+        self.epoch = self.first_epoch = described["epoch"]
+        self.step, self.partial = described["step"], described["partial"]
+
+
+class _Interrupt:
+    """Turns Ctrl-C into a wish to stop at the next step boundary; a second one interrupts at once.
+
+    Only in the main thread, where signals arrive; elsewhere it changes nothing.
+    """
+
+    def __init__(self, run: Run):
+        self.run = run
+
+    def __enter__(self):
+        self._before = None
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.getsignal(signal.SIGINT)
+            if self._before is not None:
+                signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def _note(self, *_):
+        if self.run.stopping == "interrupted":
+            raise KeyboardInterrupt
+        self.run.stopping = "interrupted"
+
+    def __exit__(self, *_):
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+
+def fit(
+    model: Module,
+    train,
+    *,
+    loss: str | Callable[[Tensor, Tensor], Tensor],
+    optimizer: str | Optimizer,
+    epochs: int,
+    batch_size: int = 32,
+    valid=None,
+    callbacks: Iterable[Callback] = (),
+    penalty: Callable[[Module], Tensor] | None = None,
+    clip_norm: float | None = None,
+    shuffle: bool = True,
+    seed: int = 0,
+    resume=None,
+) -> History:
+    """Trains a model.
+
+    Args:
+        model: its ``train`` mode is on while it learns, and is restored at the end.
+        train: a ``Dataset``, a pair (x, y) of arrays, or a ``Loader`` (whose batch size and order then count).
+            Floating arrays are converted to the model's dtype, batch by batch.
+        loss: "mse", "cross_entropy", or a function of (prediction, target) that returns a scalar.
+        optimizer: an ``Optimizer`` over the model's parameters, or "gd", "adam", "adamw" with their defaults
+            (lr 0.01 for "gd").
+        epochs: passes over the data, at least 1.
+        batch_size, shuffle, seed: for the loader that is made of ``train``.
+        valid: held-out data, evaluated after each epoch.
+        callbacks: see ``tinynet.train.callbacks``.
+        penalty: added to the loss: ``lambda m: tn.losses.l1(m.parameters(), 1e-4)``.
+        clip_norm: bound of the gradients' joint norm.
+        resume: a file of the ``Checkpoint`` callback. Training goes on from there, to the same numbers as if it had
+            never stopped.
+
+    Returns:
+        The ``History``. It is returned also when Ctrl-C stops training, which it does between two steps, after the
+        callbacks' ``on_end`` (a ``Checkpoint`` has then been written).
+
+    Raises:
+        ArgumentError: an unknown name or a number out of range. The typed errors of the engine for data that does not
+        fit the model.
+    """
+    if isinstance(epochs, bool) or not isinstance(epochs, (int, np.integer)) or epochs < 1:
+        raise ArgumentError("fit", expected="epochs to be an integer of at least 1", got=repr(epochs))
+    loss_function = _named("loss", loss, _LOSSES)
+    optimizer = _optimizer(optimizer, model)
+    loader = train if isinstance(train, Loader) else Loader(_dataset("fit", train), batch_size, shuffle, seed)
+    run = Run(model, optimizer, loader, int(epochs))
+    if resume is not None:
+        run.resume(resume)
+    callbacks = list(callbacks)
+    was_training = model.training
+    model.train()
+    begun = False
+    try:
+        with _Interrupt(run):
+            for callback in callbacks:
+                callback.on_begin(run)
+            begun = True
+            while run.epoch < run.epochs and run.stopping is None:
+                _epoch(run, loss_function, valid, callbacks, penalty, clip_norm)
+    finally:
+        model.train(was_training)
+        run.history.stopped = run.stopping
+        if begun:
+            for callback in callbacks:
+                callback.on_end(run)
+    return run.history
+
+
+def _epoch(run: Run, loss_function, valid, callbacks, penalty, clip_norm) -> None:
+    """One epoch, or what is left of it; cut short by a wish to stop."""
+    total, samples, seconds = run.partial or (0.0, 0, 0.0)
+    run.partial = []
+    start = time.perf_counter()
+    pending: list[tuple[Tensor, int]] = []  # losses are read at the end: nobody waits for the device in between
+    rate = run.optimizer.lr
+    model = run.model
+    for x, y in run.loader:
+        x, y = _batch(model, x), _batch(model, y)
+        run.optimizer.zero_grad()
+        value = loss_function(model(x), y)
+        objective = value if penalty is None else value + penalty(model)
+        objective.backward()
+        if clip_norm is not None:
+            optim.clip_grad_norm(run.optimizer.params, clip_norm)
+        run.optimizer.step()
+        run.step += 1
+        run.loss = value.detach()
+        pending.append((run.loss, len(x)))
+        for callback in callbacks:
+            callback.on_step(run)
+        if run.stopping is not None:
+            break
+    total += sum(each.item() * n for each, n in pending)
+    samples += sum(n for _, n in pending)
+    seconds += time.perf_counter() - start
+    run.optimizer.zero_grad()
+    if run.step % run.steps_per_epoch:
+        run.partial = [total, samples, seconds]  # stopped within the epoch: no row for it
+        return
+    run.epoch += 1
+    row = {
+        "epoch": run.epoch, "loss": total / samples, "lr": rate, "seconds": seconds,
+        "samples_per_second": samples / seconds,
+    }  # fmt: skip
+    if valid is not None:
+        row |= {f"valid_{name}": value for name, value in evaluate(model, valid, loss_function).items()}
+    run.history.rows.append(row)
+    if not math.isfinite(row["loss"]):
+        run.stop(f"the loss is {row['loss']} in epoch {run.epoch}")
+    for callback in callbacks:
+        callback.on_epoch(run)
+
+
+def evaluate(model: Module, data, loss: str | Callable[[Tensor, Tensor], Tensor], batch_size: int = 1024) -> dict[str, float]:
+    """How well a model does on data it is not trained on.
+
+    Args:
+        model: used in evaluation mode.
+        data: a ``Dataset`` or a pair (x, y).
+        loss: as for ``fit``.
+
+    Returns:
+        "loss", the mean over the samples; and "accuracy" for integer targets, the part that the largest output gets
+        right, or "r2" for floating ones, 1 - squared error over variance (nan if the targets do not vary).
+
+    Raises:
+        ArgumentError: no samples. Otherwise as ``fit``.
+    """
+    data, loss_function = _dataset("evaluate", data), _named("loss", loss, _LOSSES)
+    outputs, total = [], 0.0
+    for x, y, output in _outputs("evaluate", model, data, batch_size):
+        with no_grad():
+            total += loss_function(output, _batch(model, y)).item() * len(x)
+        outputs.append(output.numpy())
+    result = {"loss": total / len(data)}
+    predicted = np.concatenate(outputs)
+    if data.y.dtype.kind in "iu":
+        result["accuracy"] = float((predicted.argmax(axis=-1) == data.y).mean())
+    elif data.y.shape == predicted.shape:
+        error = np.square(predicted - data.y, dtype="float64").sum()
+        spread = np.square(data.y - data.y.mean(axis=0, dtype="float64")).sum()
+        result["r2"] = float(1 - error / spread) if spread else math.nan
+    return result
+
+
+def predict(model: Module, x, batch_size: int = 1024) -> np.ndarray:
+    """The model's outputs for all samples, in evaluation mode.
+
+    Args:
+        x: an array or tensor (n, ...), or a ``Dataset``.
+
+    Returns:
+        A host array (n, ...).
+    """
+    x = x.x if isinstance(x, Dataset) else np.asarray(x)
+    outputs = [output.numpy() for _, _, output in _outputs("predict", model, Dataset(x, np.zeros(len(x))), batch_size)]
+    return np.concatenate(outputs)
+
+
+def _outputs(where: str, model: Module, data: Dataset, batch_size: int):
+    """(x, y, output) for each batch, in order; the model's mode is restored at the end."""
+    if not len(data):
+        raise ArgumentError(where, expected="at least one sample", got="none")
+    was_training = model.training
+    model.eval()
+    try:
+        for x, y in Loader(data, batch_size, shuffle=False):
+            with no_grad():
+                output = model(_batch(model, x))
+            yield x, y, output
+    finally:
+        model.train(was_training)
+
+
+def _batch(model: Module, array) -> Tensor:
+    """A batch on the model's backend; floating arrays in the model's dtype."""
+    first = next(iter(model.parameters()), None)
+    array = np.asarray(array)
+    if first is None:
+        return tensor(array)
+    dtype = first.dtype if is_floating(array.dtype) else array.dtype
+    return tensor(array, dtype, backend=first.backend)
+
+
+def _dataset(where: str, data) -> Dataset:
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, (tuple, list)) and len(data) == 2:
+        return Dataset(*(each.numpy() if isinstance(each, Tensor) else each for each in data))
+    raise ArgumentError(where, expected="a Dataset or a pair (x, y)", got=type(data).__name__)
+
+
+def _named(what: str, value, table: dict):
+    if callable(value):
+        return value
+    if value not in table:
+        raise ArgumentError("fit", expected=f"{what} to be a function or one of {', '.join(table)}", got=repr(value))
+    return table[value]
+
+
+def _optimizer(optimizer, model: Module) -> Optimizer:
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    if optimizer not in _OPTIMIZERS:
+        raise ArgumentError(
+            "fit", expected=f"an Optimizer, or one of {', '.join(_OPTIMIZERS)}", got=repr(optimizer),
+            mend="make one: tn.optim.Adam(model.parameters(), lr=1e-3)",
+        )  # fmt: skip
+    options = {"lr": 0.01} if optimizer == "gd" else {}
+    return _OPTIMIZERS[optimizer](model.parameters(), **options)
