@@ -42,6 +42,7 @@ def scatter_add(out, x, indices, axis, size):
     """Zeros of ``size`` along ``axis``, to which each element of ``x`` is added at its index: the adjoint of ``take``.
 
     A product with the matrix that has a one wherever an element goes; no scatter exists in the array-API standard.
+    Infinities and not-a-numbers are added afterwards, because a zero of the matrix does not keep them away.
     """
     xp = x.__array_namespace__()
     flat = xp.reshape(indices, (-1,))
@@ -49,7 +50,9 @@ def scatter_add(out, x, indices, axis, size):
     goes = xp.astype(flat[:, None] == xp.arange(size, dtype=flat.dtype, device=flat.device)[None, :], xp.float64)
     before, after = out.shape[:axis], out.shape[axis + 1 :]
     rows = xp.reshape(xp.astype(x, xp.float64), (_product(before), flat.shape[0], _product(after)))
-    sums = xp.matmul(goes.T, rows)
+    sums = xp.matmul(goes.T, xp.where(xp.isfinite(rows), rows, xp.zeros_like(rows)))
+    for special, at in ((xp.inf, rows == xp.inf), (-xp.inf, rows == -xp.inf), (xp.nan, xp.isnan(rows))):
+        sums = xp.where(xp.matmul(goes.T, xp.astype(at, xp.float64)) > 0, sums + special, sums)
     write(out, xp.reshape(sums, out.shape))
 
 

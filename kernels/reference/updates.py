@@ -6,17 +6,22 @@ from ..registry import register
 from .common import wide, write
 
 
+def _decayed(g, p, weight_decay):
+    """The gradient with weight decay. Without decay it is the gradient, even where a parameter is infinite."""
+    return g + weight_decay * p if weight_decay else g
+
+
 @register("gd")
 def gd(out, p, g, lr, weight_decay):
     """Gradient descent: p = p - lr g, with weight decay added to the gradient."""
-    out[...] = p - lr * (g + weight_decay * p)
+    out[...] = p - lr * _decayed(g, p, weight_decay)
 
 
 @register("gd_momentum")
 def gd_momentum(out, p, g, velocity, lr, momentum, nesterov, weight_decay):
     """Gradient descent with momentum: v = mu v + g;  p = p - lr v, or p - lr (g + mu v) for Nesterov's."""
     out_p, out_v = out
-    g = g + weight_decay * p
+    g = _decayed(g, p, weight_decay)
     v = momentum * velocity + g
     out_v[...] = v
     out_p[...] = p - lr * (g + momentum * v if nesterov else v)
@@ -30,10 +35,10 @@ def adam(out, p, g, m, v, lr, step, beta1, beta2, eps, weight_decay, decoupled):
     xp, p = wide(p)
     g, m, v, lr = (wide(each)[1] for each in (g, m, v, lr))
     t = xp.astype(step, xp.float64)
-    if decoupled:
+    if not decoupled:
+        g = _decayed(g, p, weight_decay)
+    elif weight_decay:
         p = p * (1 - lr * weight_decay)
-    else:
-        g = g + weight_decay * p
     m = beta1 * m + (1 - beta1) * g
     v = beta2 * v + (1 - beta2) * (g * g)
     m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)

@@ -53,7 +53,7 @@ def _rows(outputs: np.ndarray, extra: dict):
     if preprocessor is not None and preprocessor.task == "regression":
         yield ["prediction"]
         for value in preprocessor.inverse_target(outputs)[:, 0]:
-            yield [f"{value:.9g}"]
+            yield [f"{value:.6g}"]
         return
     classes = extra["classes"] if preprocessor is None else preprocessor.classes
     yield ["prediction", "probability"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import time
@@ -193,7 +194,7 @@ def _report(model, source: Source, history, seconds: float, parameters: int, fol
 
 
 def _equation(layer, preprocessor) -> str:
-    """The linear function that a single layer has learnt, in the units of the file."""
+    """The linear function that a single layer has learnt, in the units of the file, to about five digits."""
     target = preprocessor.target_column
     weight, intercept = layer.weight.numpy()[:, 0].astype(float) * target.scale, float(layer.bias.numpy()[0])
     intercept = intercept * target.scale + target.mean
@@ -203,10 +204,15 @@ def _equation(layer, preprocessor) -> str:
         for feature in column.feature_names:
             slope = weight[at] / scale
             intercept -= slope * mean
-            terms.append(f"{slope:.6g} {feature}")
+            terms.append(f"{_rounded(slope, target.scale / scale)} {feature}")
             at += 1
     shown = terms if len(terms) <= 12 else [*terms[:12], f"... ({len(terms)} terms)"]
-    return f"{target.name} = {' + '.join([*shown, f'{intercept:.6g}'])}".replace("+ -", "- ")
+    return f"{target.name} = {' + '.join([*shown, _rounded(intercept, target.scale)])}".replace("+ -", "- ")
+
+
+def _rounded(value: float, unit: float) -> str:
+    """``value`` to a ten-thousandth of ``unit``: what is beyond is the rounding of float32."""
+    return f"{round(value, 4 - math.floor(math.log10(unit))) + 0.0:.9g}"
 
 
 def _peak_memory() -> int:
