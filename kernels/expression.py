@@ -13,7 +13,7 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 # name -> number of arguments
 FUNCTIONS = {
@@ -30,8 +30,7 @@ _NUMPY = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """One operator applied to nodes. Leaves are ``("name", (str,))`` and ``("const", (float,))``."""
 
     op: str

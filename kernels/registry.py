@@ -63,8 +63,11 @@ def find(operation: str, target: str, dtype: str | None = None) -> Callable:
     """The best kernel that there is.
 
     Raises:
+        ValueError: an unknown target.
         LookupError: the operation has no kernel at all, not even a reference.
     """
+    if target not in _FALLBACK:
+        raise ValueError(f"find({operation!r}): expected a target among {targets()}, got {target!r}")
     step: str | None = target
     while step is not None:
         _load(step)

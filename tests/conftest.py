@@ -23,16 +23,18 @@ def _strict():
 @pytest.fixture(scope="session")
 def backend_named():
     """Finds a backend by name; skips the test where it cannot be used."""
-    made = {}
+    made, missing = {}, {}
 
     def find(name):
         if name == "strict" and name not in made:
             made[name] = _strict()
             tn.register_backend("strict", lambda: made["strict"])
-        try:
-            return tn.get_backend(name)
-        except (tn.errors.BackendError, tn.errors.MissingExtraError) as error:
-            pytest.skip(str(error))
+        if name not in missing:
+            try:
+                return tn.get_backend(name)
+            except (tn.errors.BackendError, tn.errors.MissingExtraError) as error:
+                missing[name] = str(error)
+        pytest.skip(missing[name])
 
     return find
 

@@ -9,7 +9,7 @@
     tn.fit, tn.save ...         training and its files                     (train)
     tn.use_backend, tn.seed     where arrays live, and randomness          (backend)
 
-Importing costs little more than importing NumPy: data and training are loaded when they are first used.
+Importing costs little more than importing NumPy: what is above tensors is loaded when it is first used.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from tinynet.autograd import grad, no_grad, value_and_grad
 from tinynet.backend import available_backends, get_backend, register_backend, seed, use_backend
 from tinynet.tensor import Tensor, arange, as_tensor, full, ones, tensor, zeros
 
-from tinynet import losses, nn, optim  # isort: skip
-
 __version__ = "0.1.0"
 
 # Every operation that is public is a function of the package: tn.exp, tn.sum, tn.where ...
@@ -31,8 +29,7 @@ globals().update(_operations)
 
 # name -> the room that has it; loaded at first use
 _LAZY = {
-    "data": "data",
-    "train": "train",
+    **{room: room for room in ("data", "losses", "nn", "optim", "train")},
     **dict.fromkeys(("History", "evaluate", "fit", "load", "predict", "save"), "train"),
 }
 

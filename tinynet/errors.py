@@ -7,6 +7,8 @@ the built-in exception that a NumPy user would expect (``ShapeError`` is a ``Val
 
 from __future__ import annotations
 
+import importlib
+
 __all__ = [
     "ArgumentError",
     "BackendError",
@@ -18,6 +20,7 @@ __all__ = [
     "RangeError",
     "ShapeError",
     "TinynetError",
+    "import_extra",
 ]
 
 
@@ -83,3 +86,23 @@ class CheckpointError(TinynetError, ValueError):
 
 class MissingExtraError(TinynetError, ImportError):
     """An optional dependency is needed and not installed; the message names the extra that brings it."""
+
+
+def import_extra(package: str, where: str, extras: str):
+    """The optional package, imported.
+
+    Args:
+        package: its import name.
+        where: what needs it.
+        extras: the extra of tinynet that brings it, or several with "or" between them.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        named = " or ".join(f"tinynet[{extra}]" for extra in extras.split(" or "))
+        raise MissingExtraError(
+            where, expected=f"the package {package}", got=f"none ({error})", mend=f"install {named}"
+        ) from error

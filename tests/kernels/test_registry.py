@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-
-from tinynet import kernels
 from tinynet.kernels import Expression
+
+from tinynet import kernels, ops
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_a_registered_kernel_goes_before_a_derived_one(name):
 def test_unknown_target_is_refused():
     with pytest.raises(ValueError, match="abacus"):
         kernels.register("add", "abacus")
-    with pytest.raises((ValueError, LookupError)):
+    with pytest.raises(ValueError, match="abacus"):
         kernels.find("add", "abacus")
 
 
@@ -94,26 +94,7 @@ def test_forgotten_operation_is_nowhere(name):
         kernels.find(name, "numpy")
 
 
-def test_a_kernel_that_is_registered_later_is_used_by_its_operation(name):
-    """The record looks a kernel up once; registering another one is seen all the same."""
-    import tinynet as tn
-
-    op = tn.ops.elementwise(name, "x", "x + 1", samples=lambda n: [], doc="x + 1.")
-    try:
-        assert op(np.ones(2)).tolist() == [2.0, 2.0]
-
-        @kernels.register(name, "numpy")
-        def better(out, x):
-            out[...] = 5
-
-        assert op(np.ones(2)).tolist() == [5.0, 5.0]
-    finally:
-        op.remove()
-
-
 def test_every_operation_of_the_table_has_a_reference():
-    import tinynet as tn
-
-    assert set(tn.ops.table()) <= set(kernels.operations())
-    for operation in tn.ops.table():
+    assert set(ops.table()) <= set(kernels.operations())
+    for operation in ops.table():
         assert callable(kernels.find(operation, "reference"))

@@ -10,7 +10,8 @@ X = np.arange(4 * 3 * 5, dtype="float64").reshape(4, 3, 5)
 
 BASIC = (
     0, -1, np.int32(2), slice(None), slice(1, 3), slice(-2, None), slice(None, None, -1), slice(3, 0, -2),
-    slice(-10, 10), slice(10, -10, -3), slice(-10, None, -1), slice(2, 2), slice(3, 1), Ellipsis, None, (), (0, 1, 2), (None, 0, None),
+    slice(-10, 10), slice(10, -10, -3), slice(-10, None, -1), slice(2, 2), slice(3, 1), Ellipsis, None, (),
+    (0, 1, 2), (None, 0, None),
     (Ellipsis, 0), (0, Ellipsis, 1), (slice(None, None, -2), None, 1), (Ellipsis, None, slice(None, None, 3)),
     (1, slice(None), slice(4, None, -1)), (slice(0, 0), 1), (-1, Ellipsis, -1, None),
 )  # fmt: skip
@@ -77,10 +78,12 @@ def test_indexing_works_on_every_backend(backend):
     ("index", "error"),
     [
         ((0, 0, 0, 0), RangeError), (([0], 0, 0, 0), RangeError), (4, RangeError), (-5, RangeError),
-        ([0, 4], RangeError), ((slice(None), [-4]), RangeError), (([0, 1], [0, 3]), RangeError), ((Ellipsis, Ellipsis), RangeError),
+        ([0, 4], RangeError), ((slice(None), [-4]), RangeError), (([0, 1], [0, 3]), RangeError),
+        ((Ellipsis, Ellipsis), RangeError),
         ((Ellipsis, [0], Ellipsis), RangeError), (([0, 1], [0, 1, 2]), ShapeError), ([[0], [1, 2]], ShapeError),
         (1.0, ArgumentError), ("a", ArgumentError), (slice(0.5, 1), ArgumentError),
-        (slice(None, None, 0), ArgumentError), (True, ArgumentError), ([0.5], DTypeError), ([True, False, True, True], DTypeError), (X > 3, DTypeError),
+        (slice(None, None, 0), ArgumentError), (True, ArgumentError), ([0.5], DTypeError),
+        ([True, False, True, True], DTypeError), (X > 3, DTypeError),
         ((X[:, 0, 0] > 3, 0), DTypeError), (np.array([0.0]), DTypeError), ((0, [0.5, 1.5]), DTypeError),
     ],
     ids=repr,

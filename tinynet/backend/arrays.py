@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinynet.errors import BackendError, DTypeError, MissingExtraError
+from tinynet.errors import BackendError, DTypeError, import_extra
 
 DType = np.dtype
 HostArray = np.ndarray
@@ -178,15 +178,7 @@ class CuPyBackend(Backend):
     target = "cupy"
 
     def __init__(self):
-        try:
-            import cupy
-        except ImportError as error:
-            raise MissingExtraError(
-                "backend 'cupy'",
-                expected="the package cupy",
-                got="no such package",
-                mend="install tinynet[cuda12] or tinynet[cuda13] (the CUDA version of the driver), or use 'numpy'",
-            ) from error
+        cupy = import_extra("cupy", "backend 'cupy'", "cuda12 or cuda13")
         try:
             count = cupy.cuda.runtime.getDeviceCount()
         except cupy.cuda.runtime.CUDARuntimeError as error:

@@ -8,13 +8,13 @@ weights and shuffles come from here; dropout masks are made by a kernel from the
 from __future__ import annotations
 
 import itertools
-import secrets
+import os
 
 import numpy as np
 
 from tinynet.errors import ArgumentError
 
-_seed = secrets.randbits(63)
+_seed = int.from_bytes(os.urandom(7))
 _streams = itertools.count()
 
 
@@ -45,4 +45,5 @@ def new_stream() -> int:
 def generator(stream: int, seed: int | None = None, step: int = 0) -> np.random.Generator:
     """NumPy's generator at the beginning of (seed, stream, step)."""
     key = _seed if seed is None else seed
-    return np.random.Generator(np.random.Philox(key=[key, stream], counter=[0, 0, 0, step]))
+    key, counter = np.array([key, stream], np.uint64), np.array([0, 0, 0, step], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))

@@ -55,7 +55,8 @@ divide = elementwise(
 
 
 def _power_base(g, y, a, b):
-    return g * b * power(a, b - 1)
+    # x ** 0 is constantly 1, at 0 too, where b a^(b - 1) would be 0 times infinity
+    return g * b * power(where(logical_and(a == 0, b == 0), 1.0, a), b - 1)
 
 
 def _power_exponent(g, y, a, b):

@@ -103,6 +103,19 @@ class Op:
     def __repr__(self) -> str:
         return f"<op {self.name}({', '.join(self.inputs)}{''.join(f', {a}=' for a in self.attributes)})>"
 
+    @property
+    def __signature__(self):
+        """What ``help`` and editors show: inputs by position, attributes with their defaults."""
+        from inspect import Parameter, Signature
+
+        inputs = [
+            Parameter(name, Parameter.VAR_POSITIONAL if self.variadic else Parameter.POSITIONAL_ONLY)
+            for name in self.inputs
+        ]
+        kind = Parameter.KEYWORD_ONLY
+        defaults = {name: Parameter.empty if v is REQUIRED else v for name, v in self.attributes.items()}
+        return Signature([*inputs, *(Parameter(name, kind, default=v) for name, v in defaults.items())])
+
     def __reduce__(self):  # a record is found by its name: copies of a model share it
         return lookup, (self.name,)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
+from tinynet.errors import import_extra
+
 from .safetensors import atomic_write
 
 
@@ -50,3 +52,19 @@ class History:
     def save(self, path) -> None:
         """Writes the history as JSON, atomically."""
         atomic_write(path, [json.dumps(self.to_dict(), indent=1).encode()])
+
+    def plot(self, path, columns: tuple[str, ...] = ("loss", "valid_loss")) -> None:
+        """Draws columns over the epochs into a picture (the ending of ``path`` says which kind).
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        pyplot = import_extra("matplotlib.figure", "History.plot", "viz")
+        figure = pyplot.Figure(figsize=(6, 4), layout="constrained")
+        axes = figure.add_subplot(xlabel="epoch", yscale="log")
+        for name in columns:
+            if name in self.columns:
+                axes.plot(self["epoch"], self[name], label=name)
+        axes.legend(frameon=False)
+        axes.spines[["top", "right"]].set_visible(False)
+        figure.savefig(path)
