@@ -16,6 +16,7 @@ _FALLBACK = {"reference": None, "numpy": "reference", "cupy": "reference"}
 _kernels: dict[tuple[str, str, str | None], Callable] = {}
 _expressions: dict[str, Expression] = {}
 _loaded: set[str] = set()
+_found: dict[tuple[str, str, str | None], Callable] = {}  # what ``find`` has answered; emptied when there is more to find
 
 
 def targets() -> tuple[str, ...]:
@@ -44,6 +45,7 @@ def register(operation: str, target: str = "reference", dtype: str | None = None
 
     def add(kernel: Callable) -> Callable:
         _kernels[operation, target, dtype] = kernel
+        _found.clear()
         return kernel
 
     return add
@@ -52,6 +54,7 @@ def register(operation: str, target: str = "reference", dtype: str | None = None
 def define(operation: str, expression: Expression) -> None:
     """``operation`` is elementwise and computes ``expression``: its kernels on all targets follow from that."""
     _expressions[operation] = expression
+    _found.clear()
 
 
 def expression(operation: str) -> Expression | None:
@@ -66,6 +69,13 @@ def find(operation: str, target: str, dtype: str | None = None) -> Callable:
         ValueError: an unknown target.
         LookupError: the operation has no kernel at all, not even a reference.
     """
+    key = operation, target, dtype
+    if key not in _found:
+        _found[key] = _find(*key)
+    return _found[key]
+
+
+def _find(operation: str, target: str, dtype: str | None) -> Callable:
     if target not in _FALLBACK:
         raise ValueError(f"find({operation!r}): expected a target among {targets()}, got {target!r}")
     step: str | None = target
@@ -74,7 +84,6 @@ def find(operation: str, target: str, dtype: str | None = None) -> Callable:
         kernel = _kernels.get((operation, step, dtype)) or _kernels.get((operation, step, None))
         if kernel is None and operation in _expressions:
             kernel = _derive(_expressions[operation], step)
-            _kernels[operation, step, None] = kernel
         if kernel is not None:
             return kernel
         step = _FALLBACK[step]
@@ -84,6 +93,7 @@ def find(operation: str, target: str, dtype: str | None = None) -> Callable:
 def forget(operation: str) -> None:
     """Removes all kernels of an operation."""
     _expressions.pop(operation, None)
+    _found.clear()
     for key in [key for key in _kernels if key[0] == operation]:
         del _kernels[key]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tinynet import ops
-from tinynet.backend import host_array
+from tinynet.backend import INTEGERS, host_array
 from tinynet.errors import ArgumentError
 from tinynet.tensor import Tensor, as_tensor
 
@@ -42,9 +42,10 @@ def cross_entropy(logits, target, label_smoothing: float = 0.0) -> Tensor:
     if not 0 <= label_smoothing <= 1:
         raise ArgumentError("cross_entropy", expected="label_smoothing from 0 to 1", got=repr(label_smoothing))
     logits = as_tensor(logits)
-    if isinstance(target, (int, list, tuple)):
-        array = host_array(target)  # Python numbers: labels if whole and one axis short, else probabilities
-        target = host_array(target, "int64") if array.ndim < logits.ndim else array
+    if isinstance(target, (*INTEGERS, list, tuple)):
+        array = host_array(target)  # numbers: labels if whole and one axis short, else probabilities
+        labels = array.ndim < logits.ndim and bool((array == array.round()).all())
+        target = host_array(target, "int64") if labels else array
     rows = ops.softmax_cross_entropy(logits, target)
     if label_smoothing:
         uniform = -ops.mean(ops.log_softmax(logits), axis=-1)

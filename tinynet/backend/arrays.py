@@ -253,6 +253,10 @@ def host_indices(data) -> np.ndarray:
 
 def _converted(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """The array in another type: too large for a float is an infinity, and for an integer an error."""
+    if is_integer(dtype) and array.size and array.dtype.kind in "iu" and not np.can_cast(array.dtype, dtype):
+        (low, high), least, most = integer_range(dtype), int(array.min()), int(array.max())
+        if least < low or most > high:
+            raise DTypeError("dtype", expected=f"numbers that {dtype} can hold", got=str(least if least < low else most))
     try:
         with np.errstate(over="ignore", under="ignore", invalid="raise"):
             return array.astype(dtype, copy=False)

@@ -65,7 +65,7 @@ def csv(args) -> Source:
     settings = {
         "hidden": [64, 64], "dropout": 0.0, "epochs": min(max(math.ceil(2000 / steps), 20), 2000), "batch": batch, "lr": 0.01,
     }  # fmt: skip
-    title = f"{args.file}: {len(train):,} training and {len(test):,} held-out rows, {train.x.shape[1]} features"
+    title = f"{args.file}: {len(train):,} training and {len(test):,} held-out rows, {_count(train.x.shape[1], 'feature')}"
     if task == "classification":
         title += f", {len(train.classes)} classes of {args.target!r}"
     else:
@@ -80,6 +80,10 @@ def csv(args) -> Source:
 SOURCES = {"digits": digits, "mnist": mnist, "csv": csv}
 
 
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
 def _linear_r2(part) -> float:
     """How much of the variance of y the best linear function of x explains (least squares)."""
     x = np.column_stack([part.x, np.ones(len(part.x))]).astype(np.float64)
@@ -87,6 +91,13 @@ def _linear_r2(part) -> float:
     rest = y - x @ np.linalg.lstsq(x, y, rcond=None)[0]
     spread = np.square(y - y.mean(axis=0)).sum()
     return 1 - np.square(rest).sum() / spread if spread else 1.0
+
+
+def _pixels(table, name: str) -> np.ndarray:
+    values = table.numbers(name)
+    for row in np.flatnonzero(np.isnan(values)):
+        raise DataError(table.where(row, name), expected="a pixel", got="a missing cell", mend="fill it in")
+    return values
 
 
 def inputs_of(path, extra: dict) -> np.ndarray:
@@ -105,7 +116,7 @@ def inputs_of(path, extra: dict) -> np.ndarray:
         images = images.reshape(len(images), math.prod(images.shape[1:]))
     else:
         table = data.read_table(path)
-        images = np.column_stack([table.numbers(name) for name in table.names])
+        images = np.column_stack([_pixels(table, name) for name in table.names])
     if images.shape[1] != pixels:
         raise DataError(
             f"{path}", expected=f"{pixels} pixels in a row", got=str(images.shape[1]),

@@ -18,6 +18,7 @@ from tinynet.train.safetensors import atomic_write
 
 from .sources import SOURCES, Source
 
+_SETTINGS = {"activation", "backend", "batch", "dropout", "epochs", "hidden", "lr", "optimizer", "seed", "weight_decay"}
 _OPTIMIZERS = ("adam", "adamw", "gd")
 _ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "silu", "leaky_relu", "softplus")
 
@@ -80,6 +81,8 @@ def _resume(args) -> None:
     try:
         with open(path, encoding="utf-8") as file:
             settings = json.load(file)["settings"]
+        if settings["source"] not in SOURCES or not settings.keys() >= _SETTINGS:
+            raise ValueError("not all settings")
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             args.folder, expected="a folder that 'tinynet train' wrote", got=f"no usable config.json ({error})"
@@ -110,15 +113,17 @@ def _work(settings: dict, folder: str, resume: bool) -> None:
         sizes = "-".join(map(str, [source.train.x.shape[1], *chosen["hidden"], source.outputs]))
         parameters = sum(p.size for p in model.parameters())
         print(f"network {sizes}, {parameters:,} parameters, on {model.parameters()[0].backend.name}")
-        os.makedirs(folder, exist_ok=True)
+        optimizer = _optimizer(model, args, chosen, len(source.train))
+        loader = tn.data.Loader(source.train, chosen["batch"], seed=args.seed)
+        os.makedirs(folder, exist_ok=True)  # nothing is written before everything has been found right
         _write_json(folder, "config.json", {"settings": settings, "chosen": chosen, "environment": _environment()})
         checkpoint = os.path.join(folder, "checkpoint.safetensors")
         start = time.perf_counter()
         history = tn.fit(
             model,
-            tn.data.Loader(source.train, chosen["batch"], seed=args.seed),
+            loader,
             loss=source.loss,
-            optimizer=_optimizer(model, args, chosen, len(source.train)),
+            optimizer=optimizer,
             epochs=chosen["epochs"],
             callbacks=[
                 training.Progress(),
@@ -136,6 +141,8 @@ def _work(settings: dict, folder: str, resume: bool) -> None:
             os.unlink(checkpoint)
         metrics = _report(model, source, history, seconds, parameters, folder)
         _write_json(folder, "metrics.json", metrics)
+        if history.stopped == "interrupted":
+            raise KeyboardInterrupt  # for the exit status
 
 
 def _model(source: Source, activation: str, chosen: dict) -> tn.nn.Module:
@@ -165,7 +172,7 @@ def _report(model, source: Source, history, seconds: float, parameters: int, fol
     """Prints what came of it, and returns the same as numbers."""
     part, name = (source.test, "test") if len(source.test) else (source.train, "training")
     metrics: dict = {name: tn.evaluate(model, part, source.loss)}
-    lines = []
+    lines = [("stopped", history.stopped)] if history.stopped else []
     if not len(source.test):
         lines.append(("held-out rows", f"none: {len(source.train)} rows are too few to hold some out"))
     if source.task == "classification":

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from tinynet import ops
 from tinynet.autograd import no_grad
-from tinynet.backend import new_stream, process_seed
+from tinynet.backend import INTEGERS, new_stream, process_seed
 from tinynet.errors import ArgumentError, ShapeError, TinynetError
 from tinynet.tensor import Tensor, as_tensor, full
 
@@ -52,20 +52,23 @@ class Layer(Module):
 
     def config(self) -> dict:
         """The constructor's arguments, as JSON can hold them."""
-        names = [name for name in inspect.signature(type(self).__init__).parameters if name not in ("self", "init")]
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in self._arguments()}
 
     def extra(self) -> str:
         shown = []
-        for name, parameter in inspect.signature(type(self).__init__).parameters.items():
-            if name in ("self", "init"):
-                continue
-            value = getattr(self, name)
-            if parameter.default is inspect.Parameter.empty:
+        for name, parameter in self._arguments().items():
+            value = getattr(self, name, parameter.default)
+            if value is inspect.Parameter.empty:
+                shown.append("?")  # a layer that does not keep its argument can still be shown
+            elif parameter.default is inspect.Parameter.empty:
                 shown.append(repr(value))
             elif value != parameter.default:
                 shown.append(f"{name}={getattr(value, '__name__', value)!r}")
         return ", ".join(shown)
+
+    def _arguments(self) -> dict[str, inspect.Parameter]:
+        signature = inspect.signature(type(self).__init__)
+        return {name: value for name, value in signature.parameters.items() if name not in ("self", "init")}
 
 
 @register_layer
@@ -130,6 +133,11 @@ def activation_function(activation) -> Callable | None:
     return _ACTIVATIONS[activation]
 
 
+def _require_number(where: str, name: str, value) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise ArgumentError(where, expected=f"{name} to be a number of at least 0", got=repr(value))
+
+
 class _Elementwise(Layer):
     """A layer that applies one operation and has no parameters."""
 
@@ -158,6 +166,7 @@ class LeakyReLU(Layer):
     """x where positive, slope * x elsewhere, as a layer."""
 
     def __init__(self, slope: float = 0.01):
+        _require_number("LeakyReLU", "slope", slope)
         self.slope = slope
 
     def forward(self, x) -> Tensor:
@@ -182,6 +191,8 @@ class Softmax(Layer):
     """Rows of probabilities along ``axis``. Losses want logits: leave it out before ``cross_entropy``."""
 
     def __init__(self, axis: int = -1):
+        if isinstance(axis, bool) or not isinstance(axis, INTEGERS):
+            raise ArgumentError("Softmax", expected="axis to be an integer", got=repr(axis))
         self.axis = axis
 
     def forward(self, x) -> Tensor:
@@ -216,6 +227,7 @@ class LayerNorm(Layer):
     def __init__(self, features: int, eps: float = 1e-5):
         if not isinstance(features, int) or features < 1:
             raise ArgumentError("LayerNorm", expected="features to be an integer of at least 1", got=repr(features))
+        _require_number("LayerNorm", "eps", eps)
         self.features, self.eps = features, eps
         self.weight = Parameter(initial("ones", (features,)))
         self.bias = Parameter(initial("zeros", (features,)))
@@ -239,6 +251,9 @@ class Dropout(Layer):
     def __init__(self, p: float = 0.5, seed: int | None = None, stream: int | None = None, step: int = 0):
         if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 <= p <= 1:
             raise ArgumentError("Dropout", expected="a probability from 0 to 1", got=repr(p))
+        for name, n, bits in (("seed", seed, 64), ("stream", stream, 32), ("step", step, 63)):
+            if n is not None and (isinstance(n, bool) or not isinstance(n, INTEGERS) or not 0 <= n < 2**bits):
+                raise ArgumentError("Dropout", expected=f"{name} to be an integer from 0 to 2**{bits} - 1", got=repr(n))
         self.p = float(p)
         self.seed = process_seed() if seed is None else seed
         self.stream = new_stream() if stream is None else stream
@@ -285,6 +300,9 @@ class Sequential(Layer):
         for i, layer in enumerate(self.layers):  # paths are "0.weight", without the attribute's name
             if isinstance(layer, Module):
                 yield str(i), layer
+        for name, child in super().named_children():  # a subclass may have more
+            if not name.startswith("layers."):
+                yield name, child
 
     def forward(self, x) -> Tensor:
         for i, layer in enumerate(self.layers):

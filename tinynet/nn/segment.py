@@ -29,6 +29,8 @@ class Segment:
         flat: the backend's one-dimensional array.
         offsets: where each array begins, in elements.
         views: the arrays, as views of ``flat``.
+        nbytes: the size of ``flat``.
+        owners: the identities of the parameters that live in it.
     """
 
     def __init__(self, shapes: Sequence[tuple[int, ...]], dtype, backend: Backend):
@@ -38,14 +40,12 @@ class Segment:
             self.offsets.append(end)
             end += -(-math.prod(shape) // unit) * unit
         self.flat = backend.zeros((end,), dtype)
+        self.nbytes = end * dtype.itemsize
+        self.owners: list[int] = []
         self.views = [
             backend.reshape(self.flat[start : start + math.prod(shape)], shape)[0]
             for start, shape in zip(self.offsets, shapes)
         ]
-
-    @property
-    def nbytes(self) -> int:
-        return self.flat.nbytes
 
 
 def pack(parameters: Sequence[Value]) -> Segment | None:
@@ -58,9 +58,10 @@ def pack(parameters: Sequence[Value]) -> Segment | None:
     """
     if not parameters:
         return None
-    first = parameters[0]
-    if first.segment is not None and first.segment.owners == [id(p) for p in parameters]:
-        return first.segment
+    first, owners = parameters[0], [id(p) for p in parameters]
+    segment = first.segment
+    if segment is not None and segment.owners == owners and all(p.segment is segment for p in parameters):
+        return segment
     for p in parameters:
         if p.dtype != first.dtype:
             raise DTypeError(
@@ -73,7 +74,7 @@ def pack(parameters: Sequence[Value]) -> Segment | None:
                 mend="move the model with .to(...)",
             )  # fmt: skip
     segment = Segment([p.shape for p in parameters], first.dtype, first.backend)
-    segment.owners = [id(p) for p in parameters]
+    segment.owners = owners
     for p, view in zip(parameters, segment.views):
         view[...] = p.array
         p.array, p.segment = view, segment

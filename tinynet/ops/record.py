@@ -97,7 +97,6 @@ class Op:
             self.flops = flops or (lambda out, *specs, **attributes: self.expression.flops * out.size)
         if kernel is not None:
             kernels.register(name)(kernel)
-        self._kernels: dict = {}
         _table[name] = self
 
     def __repr__(self) -> str:
@@ -148,12 +147,8 @@ class Op:
         return complete
 
     def kernel(self, target: str, dtype) -> Callable:
-        """The kernel for a backend's target; looked up once."""
-        key = target, dtype
-        found = self._kernels.get(key)
-        if found is None:
-            found = self._kernels[key] = kernels.find(self.name, target, str(dtype))
-        return found
+        """The kernel for a backend's target and an element type."""
+        return kernels.find(self.name, target, dtype.name)
 
     def cost(self, *specs: Spec, **attributes) -> tuple[int, int]:
         """(flops, bytes read and written) of one evaluation."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from tinynet import ops
 from tinynet.autograd import no_grad
-from tinynet.errors import ArgumentError, CheckpointError, DTypeError, GradientError, ShapeError
+from tinynet.errors import ArgumentError, BackendError, CheckpointError, DTypeError, GradientError, ShapeError
 from tinynet.nn.segment import Segment
 from tinynet.ops.spec import Spec
 from tinynet.tensor import Tensor, full
@@ -30,6 +30,7 @@ class Optimizer:
     Raises:
         ArgumentError: no parameters, one given twice, numbers outside their range.
         GradientError: a tensor that does not require gradients.
+        DTypeError, BackendError: parameters of two dtypes or backends.
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float | Schedule, weight_decay: float, moments: tuple[str, ...]):
@@ -55,6 +56,8 @@ class Optimizer:
             moment: [Tensor(view, first.backend, Spec(shape, first.dtype)) for view, shape in zip(segment.views, shapes)]
             for moment, segment in self.moments.items()
         }
+        for p in self.params:
+            self._require_fit(p)
 
     def _checked(self, lr: float) -> float:
         if not lr >= 0:
@@ -64,7 +67,7 @@ class Optimizer:
     @property
     def lr(self) -> float:
         """The learning rate of the next step. Assigning a number or a ``Schedule`` replaces it."""
-        return self._schedule(self.steps) if self._schedule else self._lr.item()
+        return self._checked(self._schedule(self.steps)) if self._schedule else self._lr.item()
 
     @lr.setter
     def lr(self, lr: float | Schedule) -> None:
@@ -85,18 +88,31 @@ class Optimizer:
         """Changes the parameters by their gradients; those without a gradient stay as they are.
 
         Raises:
-            ShapeError, DTypeError: a gradient that does not fit its parameter. Nothing is changed then.
+            ShapeError, DTypeError: a gradient that does not fit its parameter, or a model that was converted since.
+            BackendError: a model that was moved since. Nothing is changed then.
         """
         with no_grad():
+            for p in self.params:
+                self._require_fit(p)
             if self._schedule is not None:
                 self._lr.data = self._checked(self._schedule(self.steps))
-            for p in self.params:
-                if p.grad is not None:
-                    _require_fit(type(self).__name__, p)
             ops.assign(self._step, self._step + 1)
             for i, p in enumerate(self.params):
                 if p.grad is not None:
                     self._update(p, p.grad, *(views[i] for views in self._moments.values()))
+
+    def _require_fit(self, p: Tensor) -> None:
+        """That a parameter is of the optimizer's own dtype and backend, and its gradient, if there is one, like it."""
+        where, own = type(self).__name__, self._lr
+        mend = "make the optimizer after the model has been converted or moved"
+        if p.dtype != own.dtype:
+            raise DTypeError(where, expected=f"parameters of {own.dtype}", got=str(p.dtype), mend=mend)
+        if p.backend is not own.backend:
+            raise BackendError(where, expected=f"parameters on {own.backend.name}", got=p.backend.name, mend=mend)
+        if p.grad is not None and p.grad.shape != p.shape:
+            raise ShapeError(where, expected=f"a gradient of shape {p.shape}", got=str(p.grad.shape))
+        if p.grad is not None and p.grad.dtype != p.dtype:
+            raise DTypeError(where, expected=f"a gradient of {p.dtype}", got=str(p.grad.dtype))
 
     def _update(self, p: Tensor, g: Tensor, *moments: Tensor) -> None:
         raise TypeError(f"{type(self).__name__} defines no _update")
@@ -112,36 +128,36 @@ class Optimizer:
         """Takes up where ``state_dict`` was made. A schedule stays as it is and goes on from the step count.
 
         Raises:
-            CheckpointError: names or shapes of another optimizer. Nothing is changed then.
+            CheckpointError: names, shapes or dtypes of another optimizer. Nothing is changed then.
         """
+        where = f"load_state_dict of {type(self).__name__}"
         wanted = self.state_dict()
         if wanted.keys() != state.keys():
-            raise CheckpointError(
-                f"load_state_dict of {type(self).__name__}", expected=", ".join(wanted), got=", ".join(map(str, state))
-            )
+            raise CheckpointError(where, expected=", ".join(wanted), got=", ".join(map(str, state)))
         for name, value in wanted.items():
-            if getattr(value, "shape", ()) != getattr(state[name], "shape", ()):
-                raise CheckpointError(
-                    f"load_state_dict of {type(self).__name__}, {name!r}", expected=f"shape {value.shape}",
-                    got=f"shape {getattr(state[name], 'shape', ())}",
-                )  # fmt: skip
+            expected, got = _kind_of(value), _kind_of(state[name])
+            if expected != got:
+                raise CheckpointError(f"{where}, {name!r}", expected=expected, got=got)
+        if not (0 <= state["step"] < 2**63 and state["lr"] >= 0):
+            got = f"step {state['step']}, lr {state['lr']}"
+            raise CheckpointError(where, expected="a step and a learning rate of at least 0", got=got)
         for moment, views in self._moments.items():
             for i, view in enumerate(views):
                 view.data = state[f"{moment}.{i}"]
-        self._step.data = int(state["step"])
+        self._step.data = state["step"]
         if self._schedule is None:
-            self._lr.data = float(state["lr"])
+            self._lr.data = state["lr"]
 
     def __repr__(self) -> str:
         rate = "schedule" if self._schedule else f"{self.lr:g}"
         return f"{type(self).__name__}({len(self.params)} parameters, lr={rate}, steps={self.steps})"
 
 
-def _require_fit(where: str, p: Tensor) -> None:
-    if p.grad.shape != p.shape:
-        raise ShapeError(where, expected=f"a gradient of shape {p.shape}", got=str(p.grad.shape))
-    if p.grad.dtype != p.dtype:
-        raise DTypeError(where, expected=f"a gradient of {p.dtype}", got=str(p.grad.dtype))
+def _kind_of(value) -> str:
+    """What kind of value an entry of a state is, for comparison and for messages."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{value.dtype} of shape {value.shape}"
+    return type(value).__name__
 
 
 class GD(Optimizer):

@@ -1,6 +1,7 @@
 """Training: the loops, what may look on, what is remembered, and what is written to disk.
 
-    loop          fit, evaluate, predict; Run, a training under way
+    loop          fit, evaluate, predict
+    run           Run: a training under way, and how it is taken up again
     callbacks     Progress, EarlyStopping, Checkpoint, CSVLog
     history       History: one row of numbers per epoch
     checkpoint    save and load: a model as one file, without pickle
@@ -10,7 +11,8 @@
 from .callbacks import Callback, Checkpoint, CSVLog, EarlyStopping, Progress
 from .checkpoint import load, load_extra, save
 from .history import History
-from .loop import Run, evaluate, fit, predict
+from .loop import evaluate, fit, predict
+from .run import Run
 
 __all__ = [
     "CSVLog",

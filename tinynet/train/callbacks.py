@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from tinynet.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from .loop import Run
+    from .run import Run
 
 
 class Callback:
@@ -94,7 +94,8 @@ class EarlyStopping(Callback):
         patience: how many epochs without improvement are allowed.
         min_delta: how much counts as an improvement.
         mode: "min", "max", or "auto": "max" for accuracies and r2, "min" for all else.
-        restore_best: give the model the parameters of its best epoch at the end.
+        restore_best: give the model the parameters of its best epoch at the end. Not after Ctrl-C, which leaves the
+            model as it is, to go on with; and an epoch before a resumption cannot come back.
 
     Raises:
         ArgumentError: numbers out of range; in ``fit``, a column that the history does not have.
@@ -112,24 +113,33 @@ class EarlyStopping(Callback):
         self._sign = -1 if grows else 1
 
     def on_begin(self, run):
-        self.best, self.best_epoch, self._state = math.inf, None, None
+        self.best, self.best_epoch, self._state = math.inf, 0, None
+        for row in run.history:  # of a resumed run
+            if self.monitor in row:
+                self.improved(row)
 
-    def on_epoch(self, run):
-        row = run.history[-1]
+    def improved(self, row) -> bool:
+        """Whether a row of the history is the best so far; it is remembered then."""
         if self.monitor not in row:
             raise ArgumentError(
-                "EarlyStopping", expected=f"a column of the history: {', '.join(row)}", got=repr(self.monitor),
+                "monitor", expected=f"a column of the history: {', '.join(row)}", got=repr(self.monitor),
                 mend="pass valid=... to fit, or monitor='loss'",
             )  # fmt: skip
         value = self._sign * row[self.monitor]
-        if value < self.best - self.min_delta:
-            self.best, self.best_epoch = value, row["epoch"]
+        if not value < self.best - self.min_delta:
+            return False
+        self.best, self.best_epoch = value, row["epoch"]
+        return True
+
+    def on_epoch(self, run):
+        row = run.history[-1]
+        if self.improved(row):
             self._state = run.model.state_dict() if self.restore_best else None
-        elif row["epoch"] - (self.best_epoch or 0) >= self.patience:
+        elif row["epoch"] - self.best_epoch >= self.patience:
             run.stop(f"{self.monitor} has not improved for {self.patience} epochs")
 
     def on_end(self, run):
-        if self._state is not None:
+        if self._state is not None and run.stopping != "interrupted":
             run.model.load_state_dict(self._state)
 
 
@@ -138,7 +148,8 @@ class Checkpoint(Callback):
 
     Args:
         path: of the file; ``tn.load`` reads the model from it.
-        every: epochs between two writes. At the end, and on an interruption, it is written in any case.
+        every: epochs between two writes. At the end, and on an interruption, it is written in any case; but not by an
+            exception in the middle of a step, which cannot be gone on from.
         monitor: write only when this column of the history is the best so far (``mode`` as for EarlyStopping).
         extra: for ``tn.save``.
     """
@@ -147,26 +158,20 @@ class Checkpoint(Callback):
         if every < 1:
             raise ArgumentError("Checkpoint", expected="every >= 1", got=repr(every))
         self.path, self.every, self.extra = path, every, extra
-        self._watch = EarlyStopping(monitor, 1, mode=mode, restore_best=False) if monitor else None
-        self._written = None
+        self._watch = EarlyStopping(monitor, mode=mode) if monitor else None
 
     def on_begin(self, run):
+        self._written = None
         if self._watch:
             self._watch.on_begin(run)
 
     def on_epoch(self, run):
         row = run.history[-1]
-        if self._watch:
-            before = self._watch.best
-            value = self._watch._sign * row.get(self._watch.monitor, math.inf)
-            self._watch.best = min(before, value)
-            if value < before:
-                self._write(run)
-        elif row["epoch"] % self.every == 0:
+        if self._watch.improved(row) if self._watch else row["epoch"] % self.every == 0:
             self._write(run)
 
     def on_end(self, run):
-        if not self._watch and self._written != run.step:
+        if not self._watch and not run.within_step and self._written != run.step:
             self._write(run)
 
     def _write(self, run):
@@ -175,7 +180,10 @@ class Checkpoint(Callback):
 
 
 class CSVLog(Callback):
-    """Appends each epoch's row to a CSV file, which can be read while training goes on."""
+    """Appends each epoch's row to a CSV file, which can be read while training goes on.
+
+    A file that is there is replaced; a resumed run begins it with the epochs before.
+    """
 
     def __init__(self, path: str | os.PathLike):
         self.path = path
@@ -184,12 +192,11 @@ class CSVLog(Callback):
         self._columns = None
 
     def on_epoch(self, run):
-        row = run.history[-1]
         first = self._columns is None
         if first:
-            self._columns = list(row)
-        with open(self.path, "w" if first and run.first_epoch == 0 else "a", newline="", encoding="utf-8") as file:
+            self._columns = run.history.columns
+        with open(self.path, "w" if first else "a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self._columns, extrasaction="ignore")
-            if file.tell() == 0:
+            if first:
                 writer.writeheader()
-            writer.writerow(row)
+            writer.writerows(run.history.rows if first else run.history.rows[-1:])

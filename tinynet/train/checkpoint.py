@@ -39,7 +39,14 @@ def _describe(value, path: str):
                 f"save, {path}", expected="registered layers", got=f"the class {name}",
                 mend="decorate it with @tn.nn.register_layer and derive it from tn.nn.Layer, or save model.state_dict()",
             )  # fmt: skip
-        return {"layer": name, "config": {k: _describe(v, f"{path}.{k}") for k, v in value.config().items()}}
+        try:
+            config = value.config()
+        except AttributeError as error:
+            raise CheckpointError(
+                f"save, {path}", expected=f"{name} to keep the arguments of its constructor", got=str(error),
+                mend="set an attribute for each, in a class derived from tn.nn.Layer; or define config(self)",
+            ) from error  # fmt: skip
+        return {"layer": name, "config": {k: _describe(v, f"{path}.{k}") for k, v in config.items()}}
     if isinstance(value, (list, tuple)):
         return [_describe(each, f"{path}[{i}]") for i, each in enumerate(value)]
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -87,7 +94,7 @@ def save(model: Module, path: str | os.PathLike, extra: Mapping[str, Any] | None
         extra: anything JSON can hold that belongs to the model (preprocessing, class names); see ``load_extra``.
 
     Raises:
-        CheckpointError: a layer or an argument that cannot be described.
+        CheckpointError: a layer or an argument that cannot be described, or an ``extra`` that JSON cannot hold.
         OSError: the file cannot be written.
     """
     write(model, path, extra, {}, {})
@@ -97,9 +104,11 @@ def write(model: Module, path, extra, tensors: Mapping, metadata: Mapping[str, s
     """``save`` with further arrays and metadata in the same file (the state of a training run)."""
     own = {name: p.numpy() for name, p in model.named_parameters()}
     described = {"version": _VERSION, "model": describe(model)}
-    safetensors.write(
-        path, own | dict(tensors), {MODEL: json.dumps(described), EXTRA: json.dumps(extra or {}), **metadata}
-    )
+    try:
+        more = json.dumps(extra or {})
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError("save, extra", expected="what JSON can hold", got=str(error)) from error
+    safetensors.write(path, own | dict(tensors), {MODEL: json.dumps(described), EXTRA: more, **metadata})
 
 
 def load(path: str | os.PathLike, backend=None) -> Module:
@@ -139,12 +148,17 @@ def read(path, backend=None) -> tuple[Module, dict, dict, dict]:
         error.add_note(f"in the model file {path}")
         raise
     backend = get_backend(backend)
-    for name, p in model.named_parameters():
+    parameters = dict(model.named_parameters())
+    dtypes = {tensors[name].dtype.name for name in parameters if name in tensors} & {"float32", "float64"}
+    dtype = min(dtypes, default="float32")  # one for the whole model
+    for name, p in parameters.items():
         found = tensors.pop(name, None)
-        if found is None or found.shape != p.shape or found.dtype.name not in ("float32", "float64"):
+        if found is None or found.shape != p.shape or found.dtype.name != dtype:
             got = "nothing" if found is None else f"{found.dtype} of shape {found.shape}"
-            raise CheckpointError(f"{path}, tensor {name!r}", expected=f"a floating array of shape {p.shape}", got=got)
+            raise CheckpointError(f"{path}, tensor {name!r}", expected=f"{dtype} of shape {p.shape}", got=got)
         p.array, p.backend, p.dtype = backend.from_host(found), backend, found.dtype
+    if tensors and metadata.keys() == {MODEL, EXTRA}:  # a training run has more of both
+        raise CheckpointError(f"{path}", expected="the model's tensors and no others", got=", ".join(tensors)[:80])
     model.pack()
     return model, _json(path, metadata, EXTRA), tensors, metadata
 

@@ -6,7 +6,6 @@ by Ctrl-C or by a callback, takes effect between two steps, so that no step is e
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import threading
@@ -19,87 +18,17 @@ from tinynet import losses, optim
 from tinynet.autograd import no_grad
 from tinynet.backend import is_floating
 from tinynet.data import Dataset, Loader
-from tinynet.errors import ArgumentError, CheckpointError, ShapeError
+from tinynet.errors import ArgumentError
 from tinynet.nn import Module
 from tinynet.optim import Optimizer
 from tinynet.tensor import Tensor, tensor
 
-from . import checkpoint
 from .callbacks import Callback
 from .history import History
+from .run import Run, Totals
 
 _LOSSES = {"mse": losses.mse, "cross_entropy": losses.cross_entropy}
 _OPTIMIZERS = {"gd": optim.GD, "adam": optim.Adam, "adamw": optim.AdamW}
-_STATE = "tinynet.run"
-
-
-class Run:
-    """A training run under way, as callbacks see it.
-
-    Attributes:
-        model, optimizer, loader, history: what is trained, by what, on what, and what came of it.
-        epochs, steps_per_epoch, total_steps: how much is planned.
-        epoch, step: how much is done; ``first_epoch`` is where a resumed run began.
-        loss: the last batch's loss, a scalar tensor outside of the tape.
-    """
-
-    def __init__(self, model: Module, optimizer: Optimizer, loader: Loader, epochs: int):
-        self.model, self.optimizer, self.loader, self.epochs = model, optimizer, loader, epochs
-        self.steps_per_epoch = len(loader)
-        self.total_steps = epochs * self.steps_per_epoch
-        self.history = History()
-        self.epoch = self.step = self.first_epoch = 0
-        self.loss: Tensor | None = None
-        self.stopping: str | None = None
-        self.partial: list[float] = []  # (sum of losses, samples, seconds) of an epoch resumed in the middle
-
-    def stop(self, reason: str) -> None:
-        """Ends training at the next step boundary; ``reason`` goes into the history."""
-        self.stopping = self.stopping or reason
-
-    def save(self, path, extra=None) -> None:
-        """Writes model, optimizer, loader position and history to one file, from which ``fit(resume=...)`` goes on."""
-        state = self.optimizer.state_dict()
-        arrays = {f"optimizer.{k}": v for k, v in state.items() if isinstance(v, np.ndarray)}
-        numbers = {k: v for k, v in state.items() if not isinstance(v, np.ndarray)}
-        described = {
-            "optimizer": numbers, "loader": self.loader.state_dict(), "epoch": self.epoch, "step": self.step,
-            "history": self.history.to_dict(), "partial": self.partial,
-        }  # fmt: skip
-        checkpoint.write(self.model, path, extra, arrays, {_STATE: json.dumps(described)})
-
-    def resume(self, path) -> None:
-        """Takes up the run that ``save`` wrote.
-
-        Raises:
-            CheckpointError: a file without a run, or of another model, optimizer or data set. Nothing is changed then.
-        """
-        model, _, arrays, metadata = checkpoint.read(path, "numpy")
-        if _STATE not in metadata:
-            raise CheckpointError(
-                f"{path}", expected="a training run", got="a model only", mend="pass a file that the Checkpoint callback wrote"
-            )
-        described = checkpoint._json(path, metadata, _STATE)
-        if checkpoint.describe(model)["layer"] != checkpoint.describe(self.model)["layer"]:
-            raise CheckpointError(f"{path}", expected=repr(self.model), got=repr(model))
-        before = self.model.state_dict()
-        try:
-            self.model.load_state_dict(model.state_dict())
-            self.optimizer.load_state_dict(
-                described["optimizer"] | {k.removeprefix("optimizer."): v for k, v in arrays.items()}
-            )
-            self.loader.load_state_dict(described["loader"])
-        except (CheckpointError, ArgumentError, ShapeError) as error:
-            self.model.load_state_dict(before)
-            raise CheckpointError(
-                f"{path}", expected="a run of this model, optimizer and data", got=str(error), mend="build them as before"
-            ) from error
-        for (_, here), (_, there) in zip(self.model.named_modules(), model.named_modules()):
-            if hasattr(here, "counter"):  # dropout goes on with the masks that would have come
-                here.seed, here.stream, here.counter = there.seed, there.stream, there.counter
-        self.history = History(described["history"]["epochs"])
-        self.epoch = self.first_epoch = described["epoch"]
-        self.step, self.partial = described["step"], described["partial"]
 
 
 class _Interrupt:
@@ -179,6 +108,7 @@ def fit(
     run = Run(model, optimizer, loader, int(epochs))
     if resume is not None:
         run.resume(resume)
+    valid = valid if valid is None else _dataset("fit", valid)
     callbacks = list(callbacks)
     was_training = model.training
     model.train()
@@ -201,13 +131,11 @@ def fit(
 
 def _epoch(run: Run, loss_function, valid, callbacks, penalty, clip_norm) -> None:
     """One epoch, or what is left of it; cut short by a wish to stop."""
-    total, samples, seconds = run.partial or (0.0, 0, 0.0)
-    run.partial = []
-    start = time.perf_counter()
-    pending: list[tuple[Tensor, int]] = []  # losses are read at the end: nobody waits for the device in between
-    rate = run.optimizer.lr
-    model = run.model
+    before, start, model = run.totals.seconds, time.perf_counter(), run.model
+    if not run.totals.samples:  # else it was resumed in the middle
+        run.totals.rate = run.optimizer.lr
     for x, y in run.loader:
+        run.within_step = True
         x, y = _batch(model, x), _batch(model, y)
         run.optimizer.zero_grad()
         value = loss_function(model(x), y)
@@ -218,18 +146,20 @@ def _epoch(run: Run, loss_function, valid, callbacks, penalty, clip_norm) -> Non
         run.optimizer.step()
         run.step += 1
         run.loss = value.detach()
-        pending.append((run.loss, len(x)))
+        run.totals.add(run.loss, len(x))
+        run.within_step = False
         for callback in callbacks:
             callback.on_step(run)
-        if run.stopping is not None:
-            break
-    total += sum(each.item() * n for each, n in pending)
-    samples += sum(n for _, n in pending)
-    seconds += time.perf_counter() - start
+        run.totals.seconds = before + time.perf_counter() - start
+        if run.stopping is not None and run.step % run.steps_per_epoch:
+            run.optimizer.zero_grad()
+            return  # stopped within the epoch: no row for it
+    total, samples, _, rate = run.totals.numbers()
+    seconds = before + time.perf_counter() - start
+    run.totals = Totals()
     run.optimizer.zero_grad()
-    if run.step % run.steps_per_epoch:
-        run.partial = [total, samples, seconds]  # stopped within the epoch: no row for it
-        return
+    if not samples:
+        return  # a loader that began at the end of an epoch
     run.epoch += 1
     row = {
         "epoch": run.epoch, "loss": total / samples, "lr": rate, "seconds": seconds,
@@ -333,6 +263,11 @@ def _named(what: str, value, table: dict):
 
 def _optimizer(optimizer, model: Module) -> Optimizer:
     if isinstance(optimizer, Optimizer):
+        if not {id(p) for p in optimizer.params} & {id(p) for p in model.parameters()}:
+            raise ArgumentError(
+                "fit", expected="an optimizer over parameters of this model", got=f"{optimizer!r} over others",
+                mend="make it of model.parameters(), after copying or loading the model",
+            )  # fmt: skip
         return optimizer
     if optimizer not in _OPTIMIZERS:
         raise ArgumentError(
