@@ -134,7 +134,9 @@ class Expression:
     def _compile(self, body: str, *positional: str, **scope) -> Callable:
         from .reference.special import erf
 
-        signature = ", ".join((*positional, *(f"*, {name}" if i == 0 else name for i, name in enumerate(self.attributes))))
+        signature = ", ".join(
+            (*positional, *(f"*, {name}" if i == 0 else name for i, name in enumerate(self.attributes)))
+        )
         space = {"erf": erf, **scope}
         exec(f"def elementwise({signature}):\n    {body}\n", space)  # the text is printed from a parsed tree
         return space["elementwise"]

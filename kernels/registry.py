@@ -16,7 +16,9 @@ _FALLBACK = {"reference": None, "numpy": "reference", "cupy": "reference"}
 _kernels: dict[tuple[str, str, str | None], Callable] = {}
 _expressions: dict[str, Expression] = {}
 _loaded: set[str] = set()
-_found: dict[tuple[str, str, str | None], Callable] = {}  # what ``find`` has answered; emptied when there is more to find
+_found: dict[
+    tuple[str, str, str | None], Callable
+] = {}  # what ``find`` has answered; emptied when there is more to find
 
 
 def targets() -> tuple[str, ...]:

@@ -64,7 +64,11 @@ class Node:
             )
         for counter, version, which in self.versions:
             if counter[0] != version:
-                name = "its result" if which == "y" else f"its input {self.op.inputs[min(which, len(self.op.inputs) - 1)]!r}"
+                name = (
+                    "its result"
+                    if which == "y"
+                    else f"its input {self.op.inputs[min(which, len(self.op.inputs) - 1)]!r}"
+                )
                 raise GradientError(
                     f"backward through {self.op.name}",
                     expected=f"{name} as it was when the operation ran",
@@ -75,12 +79,15 @@ class Node:
     def gradients(self, g: Value, needs: tuple[bool, ...]) -> Sequence[Value | None]:
         """One gradient per input, None where none is needed."""
         op, y = self.op, self.y
-        if isinstance(y, Value) and door.state.tape is not None:  # for gradients of gradients, the output is part of the tape
+        if (
+            isinstance(y, Value) and door.state.tape is not None
+        ):  # for gradients of gradients, the output is part of the tape
             y = door.values(y.array, y.backend, y.spec, y.versions)
             y.node, y.requires_grad = self, True
         if isinstance(op.vjp, tuple):
             grads = [
-                f(g, y, *self.kept, **self.attributes) if need and f is not None else None for f, need in zip(op.vjp, needs)
+                f(g, y, *self.kept, **self.attributes) if need and f is not None else None
+                for f, need in zip(op.vjp, needs)
             ]
         else:
             grads = op.vjp(g, y, *self.kept, needs=needs, **self.attributes)

@@ -1,4 +1,4 @@
-"""Losses and penalties: scalars to be minimised. Each is a mean over the batch, so that its size does not depend on it."""
+"""Losses and penalties: scalars to be minimised. Losses are means over the batch."""
 
 from __future__ import annotations
 

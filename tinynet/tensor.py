@@ -100,7 +100,9 @@ class Tensor(Value):
             ShapeError: there is not exactly one.
         """
         if self.size != 1:
-            raise ShapeError("item", expected="a tensor with one element", got=f"shape {self.shape}", mend="use .numpy()")
+            raise ShapeError(
+                "item", expected="a tensor with one element", got=f"shape {self.shape}", mend="use .numpy()"
+            )
         return self.backend.to_host(self.array).item()
 
     def tolist(self) -> list:
@@ -121,7 +123,10 @@ class Tensor(Value):
     def __bool__(self) -> bool:
         if self.size != 1:
             raise ShapeError(
-                "truth value", expected="one element", got=f"shape {self.shape}", mend="reduce it first: (x > 0).numpy().all()"
+                "truth value",
+                expected="one element",
+                got=f"shape {self.shape}",
+                mend="reduce it first: (x > 0).numpy().all()",
             )
         return bool(self.item())
 
@@ -136,7 +141,10 @@ class Tensor(Value):
         """
         if on and not is_floating(self.dtype):
             raise DTypeError(
-                "requires_grad", expected="a floating dtype", got=str(self.dtype), mend="convert with .astype('float32')"
+                "requires_grad",
+                expected="a floating dtype",
+                got=str(self.dtype),
+                mend="convert with .astype('float32')",
             )
         if not on and self.node is not None:
             raise GradientError("requires_grad", expected="a leaf", got=repr(self.node), mend="use .detach()")
@@ -148,7 +156,7 @@ class Tensor(Value):
         return Tensor(self.array, self.backend, self.spec, self.versions)
 
     def backward(self, grad=None, retain_graph: bool = False, create_graph: bool = False) -> None:
-        """Adds the gradient of this tensor to ``grad`` of every leaf it came from. See ``tinynet.autograd.backward``."""
+        """Adds this tensor's gradient to ``grad`` of every leaf it came from. See ``tinynet.autograd.backward``."""
         autograd.backward(self, grad, retain_graph, create_graph)
 
     # ---- to another type, backend, shape ----
@@ -226,9 +234,27 @@ for _name, _op in {
     "ge": ops.greater_equal, "and": ops.logical_and, "or": ops.logical_or,
 }.items():  # fmt: skip
     setattr(Tensor, f"__{_name}__", _operator(_op))
-for _name in (
-    "sum mean max min var logsumexp argmax exp log sqrt tanh sigmoid relu abs clip expand_dims squeeze softmax log_softmax"
-).split():
+for _name in [
+    "sum",
+    "mean",
+    "max",
+    "min",
+    "var",
+    "logsumexp",
+    "argmax",
+    "exp",
+    "log",
+    "sqrt",
+    "tanh",
+    "sigmoid",
+    "relu",
+    "abs",
+    "clip",
+    "expand_dims",
+    "squeeze",
+    "softmax",
+    "log_softmax",
+]:
     setattr(Tensor, _name, _method(ops.table()[_name]))
 
 

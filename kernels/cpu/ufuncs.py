@@ -145,7 +145,8 @@ def adam(out, p, g, m, v, lr, step, beta1, beta2, eps, weight_decay, decoupled):
         g = np.multiply(p, weight_decay) + g
     np.multiply(m, beta1, out=out_m)
     out_m += (1 - beta1) * g
-    scratch = np.multiply(g, g)
+    scratch = np.empty_like(p)  # also where p has no axes, and a product would be a number
+    np.multiply(g, g, out=scratch)
     scratch *= 1 - beta2
     np.multiply(v, beta2, out=out_v)
     out_v += scratch
@@ -155,5 +156,3 @@ def adam(out, p, g, m, v, lr, step, beta1, beta2, eps, weight_decay, decoupled):
     np.divide(out_m, scratch, out=scratch)
     scratch *= rate / (1 - beta1**t)
     np.subtract(out_p if weight_decay and decoupled else p, scratch, out=out_p)
-
-

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from tinynet.kernels.reference.random import philox, random_bits
 
 import tinynet as tn
+from tinynet.kernels.reference.random import philox, random_bits
 
 # Random123 1.14, kat_vectors, "philox4x32 10": counter, key, result
 KNOWN = (

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from tinynet.kernels import Expression
 
 from tinynet import kernels, ops
+from tinynet.kernels import Expression
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def test_strided_and_foreign_arrays_survive(tmp_path, dtype):
 
 def test_names_and_metadata_may_be_any_script(tmp_path):
     tensors = {name: sample("f4") for name in ("größe", "重み.0", 'a "quoted" {name}', "x" * 1000)}
-    metadata = {"": "", "ключ": "\0\n\t\"\\ 🙂", "__metadata__": "{}", "tinynet.model": "{}"}
+    metadata = {"": "", "ключ": '\0\n\t"\\ 🙂', "__metadata__": "{}", "tinynet.model": "{}"}
     files.write(tmp_path / "m", tensors, metadata)
     found, about = files.read(tmp_path / "m", "require")
     assert_same(found, tensors)
@@ -347,8 +347,18 @@ REFUSED = [({name: np.ones(2)}, {}, "name") for name in [*NAMES, "__metadata__",
 REFUSED += [({"first": np.ones(2), "layer": value}, {}, "tensor 'layer'") for value in
             (np.ones(2, complex), np.array(["a"]), np.array([None]), np.zeros(2, "M8[s]"), np.zeros(2, [("a", "f4")]),
              [1.0], 1.0, np.float32(1), None)]  # fmt: skip
-REFUSED += [({}, metadata, "metadata") for metadata in
-            (None, [], {"a": 1}, {1: "a"}, {"a": "\ud800"}, {"tinynet.sha256": "x"}, {"tinynet.checksums": "{}"})]
+REFUSED += [
+    ({}, metadata, "metadata")
+    for metadata in (
+        None,
+        [],
+        {"a": 1},
+        {1: "a"},
+        {"a": "\ud800"},
+        {"tinynet.sha256": "x"},
+        {"tinynet.checksums": "{}"},
+    )
+]
 REFUSED += [({}, {"a": "x" * 10_000}, "header")]
 
 

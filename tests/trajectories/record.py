@@ -1,4 +1,4 @@
-"""Runs the cases in PyTorch and writes the losses to torch.json beside this file: ``python tests/trajectories/record.py``."""
+"""Runs the cases in PyTorch and writes the losses to torch.json: ``python tests/trajectories/record.py``."""
 
 from __future__ import annotations
 

@@ -33,7 +33,9 @@ def as_dtype(dtype) -> np.dtype:
     except TypeError:  # another library's type object: its name is the last word of its repr
         found = _DTYPES.get(str(dtype).rsplit(".", 1)[-1])
     if found is None or found.newbyteorder("=") not in _SUPPORTED:
-        raise DTypeError("dtype", expected=f"one of {', '.join(_KNOWN)}", got=repr(dtype), mend="convert the data first")
+        raise DTypeError(
+            "dtype", expected=f"one of {', '.join(_KNOWN)}", got=repr(dtype), mend="convert the data first"
+        )
     return found.newbyteorder("=")
 
 
@@ -256,7 +258,9 @@ def _converted(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     if is_integer(dtype) and array.size and array.dtype.kind in "iu" and not np.can_cast(array.dtype, dtype):
         (low, high), least, most = integer_range(dtype), int(array.min()), int(array.max())
         if least < low or most > high:
-            raise DTypeError("dtype", expected=f"numbers that {dtype} can hold", got=str(least if least < low else most))
+            raise DTypeError(
+                "dtype", expected=f"numbers that {dtype} can hold", got=str(least if least < low else most)
+            )
     try:
         with np.errstate(over="ignore", under="ignore", invalid="raise"):
             return array.astype(dtype, copy=False)

@@ -1,8 +1,8 @@
 """``python -m tinynet``: the commands, and how they speak of errors.
 
-    train      trains a network on a data set and writes the run into a folder
-    resume     goes on with a run that was interrupted
-    predict    applies a run's model to a file
+train      trains a network on a data set and writes the run into a folder
+resume     goes on with a run that was interrupted
+predict    applies a run's model to a file
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What ``train`` can train on: for each source its data, the settings that suit it, and how ``predict`` reads a file.
 
-A model's file holds, as ``extra``, what is needed to feed it again: the preprocessor of a table, or the size and scale of
-an image. Nothing else knows which source a model came from.
+A model's file holds, as ``extra``, what is needed to feed it again: the preprocessor of a table, or the size and scale
+of an image. Nothing else knows which source a model came from.
 """
 
 from __future__ import annotations
@@ -63,9 +63,12 @@ def csv(args) -> Source:
     batch = 32
     steps = math.ceil(len(train) / batch)
     settings = {
-        "hidden": [64, 64], "dropout": 0.0, "epochs": min(max(math.ceil(2000 / steps), 20), 2000), "batch": batch, "lr": 0.01,
+        "hidden": [64, 64], "dropout": 0.0, "epochs": min(max(math.ceil(2000 / steps), 20), 2000), "batch": batch,
+        "lr": 0.01,
     }  # fmt: skip
-    title = f"{args.file}: {len(train):,} training and {len(test):,} held-out rows, {_count(train.x.shape[1], 'feature')}"
+    title = (
+        f"{args.file}: {len(train):,} training and {len(test):,} held-out rows, {_count(train.x.shape[1], 'feature')}"
+    )
     if task == "classification":
         title += f", {len(train.classes)} classes of {args.target!r}"
     else:

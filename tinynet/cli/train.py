@@ -136,7 +136,9 @@ def _work(settings: dict, folder: str, resume: bool) -> None:
         history.save(os.path.join(folder, "history.json"))
         tn.save(model, os.path.join(folder, "model.safetensors"), source.extra)
         if history.stopped == "interrupted":
-            print(f"interrupted in epoch {len(history) + 1} of {chosen['epochs']}; go on with:  tinynet resume {folder}")
+            print(
+                f"interrupted in epoch {len(history) + 1} of {chosen['epochs']}; go on with:  tinynet resume {folder}"
+            )
         else:
             os.unlink(checkpoint)
         metrics = _report(model, source, history, seconds, parameters, folder)

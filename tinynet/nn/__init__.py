@@ -1,10 +1,10 @@
 """Layers and models, written with tensors and operations only.
 
-    module         Parameter, Module: attributes, state, train/eval, summary
-    layers         Dense, activations, Dropout, LayerNorm, Flatten, Sequential; the registry of layers
-    initializers   initial weights by name
-    abstract       models without memory, to ask for sizes
-    segment        one contiguous memory for all parameters of a model
+module         Parameter, Module: attributes, state, train/eval, summary
+layers         Dense, activations, Dropout, LayerNorm, Flatten, Sequential; the registry of layers
+initializers   initial weights by name
+abstract       models without memory, to ask for sizes
+segment        one contiguous memory for all parameters of a model
 """
 
 from . import initializers

@@ -21,7 +21,18 @@ from .module import Module, Parameter
 
 _ACTIVATIONS: dict[str, Callable] = {
     name: ops.table()[name]
-    for name in "relu leaky_relu tanh sigmoid gelu gelu_tanh silu softplus softmax log_softmax".split()
+    for name in [
+        "relu",
+        "leaky_relu",
+        "tanh",
+        "sigmoid",
+        "gelu",
+        "gelu_tanh",
+        "silu",
+        "softplus",
+        "softmax",
+        "log_softmax",
+    ]
 }
 _FUSED = ("relu", "tanh", "sigmoid")  # linear applies these itself
 _RECTIFIERS = ("relu", "leaky_relu", "gelu", "gelu_tanh", "silu", "softplus")

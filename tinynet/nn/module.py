@@ -223,7 +223,10 @@ class Module(metaclass=_Packing):
                 label = f"{type(module).__name__}({module.extra()})"
                 rows.append((path or "(model)", label, shapes, f"{sum(p.size for p in own):,}"))
         widths = [max(map(len, column)) for column in zip(*rows)]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row[:3], widths)) + "  " + row[3].rjust(widths[3]) for row in rows]
+        lines = [
+            "  ".join(cell.ljust(w) for cell, w in zip(row[:3], widths)) + "  " + row[3].rjust(widths[3])
+            for row in rows
+        ]
         parameters = self.parameters()
         total, size = sum(p.size for p in parameters), sum(p.nbytes for p in parameters)
         rule = "-" * len(lines[0])

@@ -11,13 +11,13 @@ A record is the function: ``tn.ops.exp(x)``. To add an operation, make an ``Op``
 reference kernel with ``tn.kernels.register``; nothing else has to be edited.
 """
 
-from . import door, samples, spec
+from . import brackets, door, indexing, linalg, network, reduction, samples, shaping, spec, updates
 from .door import Value
 from .elementwise import elementwise
 from .record import REQUIRED, Op, Sample, table
 from .spec import Spec
-from . import brackets, indexing, linalg, network, reduction, shaping, updates  # isort: skip
 
+_rooms = (brackets, indexing, linalg, network, reduction, shaping, updates)  # importing them fills the table
 _records = table()
 globals().update(_records)
 

@@ -33,7 +33,8 @@ def _indices(entry, x: Value) -> Value:
         entry = wrap(entry, x.backend, "indexing")
     if entry.dtype == BOOL:
         raise DTypeError(
-            "indexing", expected="integers", got="a boolean mask, whose result has no shape before its values are known",
+            "indexing", expected="integers",
+            got="a boolean mask, whose result has no shape before its values are known",
             mend="use tn.where(mask, x, 0.0), or find the indices with NumPy first",
         )  # fmt: skip
     check_indices("indexing", entry.spec)

@@ -11,7 +11,7 @@ import math
 from tinynet.backend import is_floating
 from tinynet.errors import ArgumentError, DTypeError
 
-from .record import REQUIRED, Op
+from .record import Op
 from .samples import Arg, Sample, binary, unary
 from .spec import BOOL, Spec, broadcast_shapes, same_dtype
 

@@ -51,7 +51,9 @@ def _normal_entry(entry, size: int, shape):
             raise TypeError
         i = operator.index(entry)
     except TypeError as error:
-        raise ArgumentError("indexing", expected="integers, slices, None, ... or integer tensors", got=repr(entry)) from error
+        raise ArgumentError(
+            "indexing", expected="integers, slices, None, ... or integer tensors", got=repr(entry)
+        ) from error
     if not -size <= i < size:
         raise RangeError("indexing", expected=f"an index from {-size} to {size - 1}", got=f"{i} in shape {shape}")
     return i % size
@@ -76,7 +78,13 @@ def _slices(index):
 
 def _index_samples(n):
     if n:
-        for index in ((slice(None), 0), (slice(0, n, 2), None), (Ellipsis, slice(None, None, -1)), (n - 1,), (slice(0, 0),)):
+        for index in (
+            (slice(None), 0),
+            (slice(0, n, 2), None),
+            (Ellipsis, slice(None, None, -1)),
+            (n - 1,),
+            (slice(0, 0),),
+        ):
             yield Sample((Arg((n, 3)),), {"index": index})
 
 
@@ -141,7 +149,7 @@ take = Op(
     "take", "x indices", _take_rule, attributes={"axis": 0}, check=_take_check, samples=_take_samples, keep=(1,),
     normalize=lambda x, indices, axis: {"axis": normalize_axis("take", axis, x.ndim)},
     vjp=(lambda g, y, x, i, axis: scatter_add(g, i, axis=axis, size=x.shape[axis]), None),
-    doc="The slices of x at ``indices`` (an integer tensor of any shape; negative ones count from the end) along an axis.",
+    doc="The slices of x at ``indices`` (integers, in any shape; negative ones count from the end) along an axis.",
 )  # fmt: skip
 
 
@@ -163,7 +171,8 @@ def _scatter_samples(n):
 
 
 scatter_add = Op(
-    "scatter_add", "x indices", _scatter_rule, attributes={"axis": 0, "size": REQUIRED}, check=_scatter_check, keep=(1,),
+    "scatter_add", "x indices", _scatter_rule, attributes={"axis": 0, "size": REQUIRED}, check=_scatter_check,
+    keep=(1,),
     normalize=lambda x, i, axis, size: {"axis": normalize_axis("scatter_add", axis, x.ndim), "size": int(size)},
     vjp=(lambda g, y, x, i, axis, size: take(g, i, axis=axis), None), flops=lambda out, x, i, **_: x.size,
     samples=_scatter_samples,

@@ -54,7 +54,8 @@ def _matmul_vjp(g, y, a, b, needs):
 
 def _matmul_samples(n):
     for a, b in (((3, n), (n, 2)), ((n, 3), (3, 4)), ((n,), (n,)), ((2, n), (n,)), ((n,), (n, 2)),
-                 ((2, 3, n), (2, n, 2)), ((2, 3, n), (n, 2)), ((2, 1, 2, n), (3, n, 2)), ((2, 3, n), (n,))):  # fmt: skip
+                 ((2, 3, n), (2, n, 2)), ((2, 3, n), (n, 2)), ((2, 1, 2, n), (3, n, 2)),
+                 ((2, 3, n), (n,))):  # fmt: skip
         yield Sample((Arg(a), Arg(b)))
 
 
@@ -74,7 +75,9 @@ def _linear_rule(x, w, *b, activation):
     if w.ndim != 2:
         raise ShapeError("linear", expected="a weight of shape (in_features, out_features)", got=str(w.shape))
     if not x.ndim or x.shape[-1] != w.shape[0]:
-        raise ShapeError("linear", expected=f"x of shape (..., {w.shape[0]}) for a weight of {w.shape}", got=str(x.shape))
+        raise ShapeError(
+            "linear", expected=f"x of shape (..., {w.shape[0]}) for a weight of {w.shape}", got=str(x.shape)
+        )
     if b and b[0].shape != w.shape[1:]:
         raise ShapeError("linear", expected=f"a bias of shape {w.shape[1:]}", got=str(b[0].shape))
     if activation is not None and activation not in _FROM_OUTPUT:

@@ -18,7 +18,8 @@ from .spec import INT64, Spec, normalize_axis, same_dtype
 def _softmax_record(name, vjp, doc):
     return Op(
         name, "x", lambda x, axis: Spec(x.shape, same_dtype(name, x, kind="float")), attributes={"axis": -1},
-        normalize=lambda x, axis: {"axis": normalize_axis(name, axis, x.ndim)}, vjp=(vjp,), keep=("y",), overwrites=(0,),
+        normalize=lambda x, axis: {"axis": normalize_axis(name, axis, x.ndim)}, vjp=(vjp,), keep=("y",),
+        overwrites=(0,),
         flops=lambda out, x, axis: 5 * x.size, doc=doc,
         samples=lambda n: [Sample((Arg((n, 3)),)), Sample((Arg((2, n, 2)),), {"axis": 0})],
     )  # fmt: skip
@@ -49,7 +50,8 @@ def _cross_entropy_rule(logits, target):
         if is_integer(target.dtype):
             raise DTypeError(
                 where_, expected=f"class indices of shape {logits.shape[:-1]}, or rows of {logits.dtype}",
-                got=f"{target.dtype} of shape {target.shape}", mend="drop the last axis, or convert one-hot rows to floats",
+                got=f"{target.dtype} of shape {target.shape}",
+                mend="drop the last axis, or convert one-hot rows to floats",
             )  # fmt: skip
         same_dtype(where_, logits, target, kind="float")
     elif not is_integer(target.dtype):
@@ -187,7 +189,8 @@ def _dropout_vjp(g, y, x, step, p, seed, stream):
 
 
 dropout = Op(
-    "dropout", "x step", _dropout_rule, attributes={"p": 0.5, "seed": REQUIRED, "stream": 0}, keep=(1,), overwrites=(0,),
+    "dropout", "x step", _dropout_rule, attributes={"p": 0.5, "seed": REQUIRED, "stream": 0}, keep=(1,),
+    overwrites=(0,),
     vjp=(_dropout_vjp, None), flops=lambda out, x, step, **_: x.size,
     samples=lambda n: [
         Sample((Arg((n, 5)), Arg((), 0, 9, kind="int")), {"p": p, "seed": 7, "stream": 1}) for p in (0.5, 0.1, 1.0)
@@ -201,4 +204,3 @@ dropout = Op(
         step: an int64 scalar tensor that changes from call to call.
         p: the probability of a zero. seed, stream: integers.""",
 )  # fmt: skip
-

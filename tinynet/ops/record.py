@@ -24,7 +24,7 @@ class Sample(NamedTuple):
     """Inputs and attributes on which the test suite tries an operation; see ``tinynet.ops.samples``."""
 
     inputs: tuple
-    attributes: Mapping[str, Any] = {}  # noqa: RUF012  (never written to)
+    attributes: Mapping[str, Any] = {}
 
 
 class Op:

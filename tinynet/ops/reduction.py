@@ -140,8 +140,9 @@ def _sum_to_samples(n):
 
 sum_to = Op(
     "sum_to", "x", _sum_to_rule, attributes={"shape": REQUIRED}, normalize=_sum_to_normalize,
-    vjp=(lambda g, y, x, shape: broadcast_to(g, shape=x.shape),), flops=lambda out, x, **_: x.size, samples=_sum_to_samples,
-    public=False, doc="Sums over the axes along which ``shape`` was broadcast: the adjoint of ``broadcast_to``.",
+    vjp=(lambda g, y, x, shape: broadcast_to(g, shape=x.shape),), flops=lambda out, x, **_: x.size,
+    samples=_sum_to_samples, public=False,
+    doc="Sums over the axes along which ``shape`` was broadcast: the adjoint of ``broadcast_to``.",
 )  # fmt: skip
 
 

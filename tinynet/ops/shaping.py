@@ -117,9 +117,7 @@ def _parts_of(where, parts, axis, extra):
 def _concatenate_rule(*parts, axis):
     first = parts[0].shape
     for part in parts[1:]:
-        if len(part.shape) != len(first) or any(
-            n != m for i, (n, m) in enumerate(zip(first, part.shape)) if i != axis
-        ):
+        if len(part.shape) != len(first) or any(n != m for i, (n, m) in enumerate(zip(first, part.shape)) if i != axis):
             raise ShapeError(
                 "concatenate", expected=f"shapes equal to {first} but for axis {axis}", got=str(part.shape)
             )

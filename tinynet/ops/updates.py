@@ -37,7 +37,9 @@ def _update_rule(name, scalars: int, outputs: int):
         arrays, rates = specs[: len(specs) - scalars], specs[len(specs) - scalars :]
         dtype = same_dtype(name, *arrays, rates[0], kind="float")
         if any(spec.shape != arrays[0].shape for spec in arrays):
-            raise ShapeError(name, expected="arrays of the parameter's shape", got=" ".join(str(s.shape) for s in arrays))
+            raise ShapeError(
+                name, expected="arrays of the parameter's shape", got=" ".join(str(s.shape) for s in arrays)
+            )
         if any(rate.shape for rate in rates) or any(rate.dtype != INT64 for rate in rates[1:]):
             raise ShapeError(name, expected="a scalar rate and an int64 scalar step", got=" ".join(map(str, rates)))
         result = Spec(arrays[0].shape, dtype)

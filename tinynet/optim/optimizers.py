@@ -53,7 +53,9 @@ class Optimizer:
         shapes = [p.shape for p in self.params]
         self.moments = {moment: Segment(shapes, first.dtype, first.backend) for moment in moments}
         self._moments = {
-            moment: [Tensor(view, first.backend, Spec(shape, first.dtype)) for view, shape in zip(segment.views, shapes)]
+            moment: [
+                Tensor(view, first.backend, Spec(shape, first.dtype)) for view, shape in zip(segment.views, shapes)
+            ]
             for moment, segment in self.moments.items()
         }
         for p in self.params:
@@ -118,7 +120,7 @@ class Optimizer:
         raise TypeError(f"{type(self).__name__} defines no _update")
 
     def state_dict(self) -> dict[str, object]:
-        """Step count, learning rate, and the moments of each parameter (arrays on the host, copied): JSON-like names."""
+        """Step count, learning rate, and the moments of each parameter as arrays on the host, copied."""
         state: dict[str, object] = {"step": self.steps, "lr": self.lr}
         for moment, views in self._moments.items():
             state |= {f"{moment}.{i}": view.numpy().copy() for i, view in enumerate(views)}
@@ -170,7 +172,9 @@ class GD(Optimizer):
         nesterov: p = p - lr (g + mu v) instead (Sutskever et al. 2013). Needs momentum.
     """
 
-    def __init__(self, params, lr: float | Schedule, momentum: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False):
+    def __init__(
+        self, params, lr: float | Schedule, momentum: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False
+    ):
         if not 0 <= momentum < 1:
             raise ArgumentError("GD", expected="momentum from 0 up to, not including, 1", got=repr(momentum))
         if nesterov and not momentum:
@@ -181,7 +185,13 @@ class GD(Optimizer):
     def _update(self, p, g, *velocity):
         if velocity:
             ops.gd_momentum(
-                p, g, *velocity, self._lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=self.weight_decay
+                p,
+                g,
+                *velocity,
+                self._lr,
+                momentum=self.momentum,
+                nesterov=self.nesterov,
+                weight_decay=self.weight_decay,
             )
         else:
             ops.gd(p, g, self._lr, weight_decay=self.weight_decay)
@@ -198,10 +208,12 @@ class Adam(Optimizer):
             lr * weight_decay * p (AdamW; Loshchilov and Hutter, ICLR 2019).
     """
 
-    def __init__(self, params, lr: float | Schedule = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-                 weight_decay: float = 0.0, decoupled: bool = False):  # fmt: skip
+    def __init__(self, params, lr: float | Schedule = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+                 eps: float = 1e-8, weight_decay: float = 0.0, decoupled: bool = False):  # fmt: skip
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-            raise ArgumentError(type(self).__name__, expected="two betas from 0 up to, not including, 1", got=repr(betas))
+            raise ArgumentError(
+                type(self).__name__, expected="two betas from 0 up to, not including, 1", got=repr(betas)
+            )
         if not eps > 0:
             raise ArgumentError(type(self).__name__, expected="eps above 0", got=repr(eps))
         self.betas, self.eps, self.decoupled = tuple(betas), eps, decoupled
@@ -217,13 +229,13 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay, 0.01 by default."""
 
-    def __init__(self, params, lr: float | Schedule = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-                 weight_decay: float = 0.01):  # fmt: skip
+    def __init__(self, params, lr: float | Schedule = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+                 eps: float = 1e-8, weight_decay: float = 0.01):  # fmt: skip
         super().__init__(params, lr, betas, eps, weight_decay, decoupled=True)
 
 
 def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> Tensor:
-    """Scales all gradients by one factor so that their joint Euclidean norm is at most ``max_norm`` (Pascanu et al. 2013).
+    """Scales all gradients by one factor so that their joint norm is at most ``max_norm`` (Pascanu et al. 2013).
 
     Args:
         params: tensors; those without a gradient do not count.

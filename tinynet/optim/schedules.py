@@ -42,7 +42,7 @@ def cosine(lr: float, steps: int, floor: float = 0.0) -> Schedule:
 
 
 def warmup(steps: int, then: Schedule | float) -> Schedule:
-    """From lr/steps linearly up to the first rate of ``then`` over ``steps`` steps, then on with ``then`` from its start."""
+    """From lr/steps linearly up to the first rate of ``then`` over ``steps`` steps; then ``then`` from its start."""
     _positive("warmup", steps=steps)
     after = then if callable(then) else constant(then)
     return lambda t: after(0) * (t + 1) / steps if t < steps else after(t - steps)

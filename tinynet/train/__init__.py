@@ -1,11 +1,11 @@
 """Training: the loops, what may look on, what is remembered, and what is written to disk.
 
-    loop          fit, evaluate, predict
-    run           Run: a training under way, and how it is taken up again
-    callbacks     Progress, EarlyStopping, Checkpoint, CSVLog
-    history       History: one row of numbers per epoch
-    checkpoint    save and load: a model as one file, without pickle
-    safetensors   the file format underneath
+loop          fit, evaluate, predict
+run           Run: a training under way, and how it is taken up again
+callbacks     Progress, EarlyStopping, Checkpoint, CSVLog
+history       History: one row of numbers per epoch
+checkpoint    save and load: a model as one file, without pickle
+safetensors   the file format underneath
 """
 
 from .callbacks import Callback, Checkpoint, CSVLog, EarlyStopping, Progress

@@ -154,7 +154,9 @@ class Checkpoint(Callback):
         extra: for ``tn.save``.
     """
 
-    def __init__(self, path: str | os.PathLike, every: int = 1, monitor: str | None = None, mode: str = "auto", extra=None):
+    def __init__(
+        self, path: str | os.PathLike, every: int = 1, monitor: str | None = None, mode: str = "auto", extra=None
+    ):
         if every < 1:
             raise ArgumentError("Checkpoint", expected="every >= 1", got=repr(every))
         self.path, self.every, self.extra = path, every, extra

@@ -37,7 +37,7 @@ def _describe(value, path: str):
         if registered_layers().get(name) is not type(value):
             raise CheckpointError(
                 f"save, {path}", expected="registered layers", got=f"the class {name}",
-                mend="decorate it with @tn.nn.register_layer and derive it from tn.nn.Layer, or save model.state_dict()",
+                mend="derive it from tn.nn.Layer and decorate it with @tn.nn.register_layer, or save its state_dict()",
             )  # fmt: skip
         try:
             config = value.config()

@@ -174,7 +174,9 @@ def _epoch(run: Run, loss_function, valid, callbacks, penalty, clip_norm) -> Non
         callback.on_epoch(run)
 
 
-def evaluate(model: Module, data, loss: str | Callable[[Tensor, Tensor], Tensor], batch_size: int = 1024) -> dict[str, float]:
+def evaluate(
+    model: Module, data, loss: str | Callable[[Tensor, Tensor], Tensor], batch_size: int = 1024
+) -> dict[str, float]:
     """How well a model does on data it is not trained on.
 
     Args:
