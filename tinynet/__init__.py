@@ -16,7 +16,14 @@ from __future__ import annotations
 
 import importlib
 
-from tinynet import errors, kernels, ops
+try:
+    from tinynet import errors, kernels
+except ImportError as error:
+    if "kernels" not in str(error):
+        raise
+    raise ImportError("tinynet.kernels is missing: this is a checkout that is not installed; pip install -e .") from None
+
+from tinynet import ops
 from tinynet.autograd import grad, no_grad, value_and_grad
 from tinynet.backend import available_backends, get_backend, register_backend, seed, use_backend
 from tinynet.tensor import Tensor, arange, as_tensor, full, ones, tensor, zeros

@@ -17,6 +17,7 @@ __all__ = [
     "DataError",
     "GradientError",
     "MissingExtraError",
+    "PlanError",
     "RangeError",
     "ShapeError",
     "TinynetError",
@@ -82,6 +83,10 @@ class DataError(TinynetError, ValueError):
 
 class CheckpointError(TinynetError, ValueError):
     """A model file that is damaged, hostile, or does not fit the model it is loaded into."""
+
+
+class PlanError(TinynetError, ValueError):
+    """A memory plan that cannot be made or is not valid: lifetimes, offsets or pins that contradict each other."""
 
 
 class MissingExtraError(TinynetError, ImportError):

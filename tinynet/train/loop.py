@@ -105,10 +105,10 @@ def fit(
     loss_function = _named("loss", loss, _LOSSES)
     optimizer = _optimizer(optimizer, model)
     loader = train if isinstance(train, Loader) else Loader(_dataset("fit", train), batch_size, shuffle, seed)
+    valid = valid if valid is None else _dataset("fit", valid)
     run = Run(model, optimizer, loader, int(epochs))
     if resume is not None:
         run.resume(resume)
-    valid = valid if valid is None else _dataset("fit", valid)
     callbacks = list(callbacks)
     was_training = model.training
     model.train()
