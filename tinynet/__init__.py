@@ -21,7 +21,7 @@ try:
 except ImportError as error:
     if "kernels" not in str(error):
         raise
-    raise ImportError("tinynet.kernels is missing: this is a checkout that is not installed; pip install -e .") from None
+    raise ImportError("tinynet.kernels is missing: this checkout is not installed; pip install -e .") from None
 
 from tinynet import ops
 from tinynet.autograd import grad, no_grad, value_and_grad
