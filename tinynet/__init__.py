@@ -5,6 +5,7 @@
     tn.tensor, tn.grad ...      arrays that can be differentiated          (tensor, autograd)
     tn.exp, tn.matmul ...       the operations, one record each            (ops)
     tn.nn, tn.losses, tn.optim  layers, losses, optimizers and schedules
+    tn.capture                  a training step as a program               (program, memory)
     tn.data                     data sets, their readers, batches
     tn.fit, tn.save ...         training and its files                     (train)
     tn.use_backend, tn.seed     where arrays live, and randomness          (backend)
@@ -36,7 +37,8 @@ globals().update(_operations)
 
 # name -> the room that has it; loaded at first use
 _LAZY = {
-    **{room: room for room in ("data", "losses", "nn", "optim", "train")},
+    **{room: room for room in ("data", "losses", "memory", "nn", "optim", "program", "train")},
+    "capture": "program",
     **dict.fromkeys(("History", "evaluate", "fit", "load", "predict", "save"), "train"),
 }
 
@@ -46,6 +48,7 @@ __all__ = [
     "arange",
     "as_tensor",
     "available_backends",
+    "capture",
     "data",
     "errors",
     "evaluate",
@@ -56,12 +59,14 @@ __all__ = [
     "kernels",
     "load",
     "losses",
+    "memory",
     "nn",
     "no_grad",
     "ones",
     "ops",
     "optim",
     "predict",
+    "program",
     "register_backend",
     "save",
     "seed",

@@ -12,6 +12,7 @@ import importlib
 __all__ = [
     "ArgumentError",
     "BackendError",
+    "CaptureError",
     "CheckpointError",
     "DTypeError",
     "DataError",
@@ -75,6 +76,10 @@ class BackendError(TinynetError, RuntimeError):
 
 class GradientError(TinynetError, RuntimeError):
     """A gradient was asked for that cannot be given."""
+
+
+class CaptureError(TinynetError, RuntimeError):
+    """A step that cannot be a program: it reads a value, or does what Python would do anew at each call."""
 
 
 class DataError(TinynetError, ValueError):

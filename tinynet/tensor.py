@@ -54,6 +54,8 @@ class Tensor(Value):
 
     @property
     def data(self):
+        if door.state.tracer is not None:
+            door.state.tracer.value_read(self)
         return self.array
 
     @data.setter
@@ -70,7 +72,7 @@ class Tensor(Value):
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
-        text = repr(self.backend.to_host(self.array)).removeprefix("array(").rsplit(", dtype=", 1)[0].removesuffix(")")
+        text = repr(door.host(self)).removeprefix("array(").rsplit(", dtype=", 1)[0].removesuffix(")")
         text = text.replace("\n      ", "\n       ")
         more = "" if self.dtype == "float32" else f", dtype={self.dtype}"
         more += "" if self.backend.name == "numpy" else f", backend='{self.backend.name}'"
@@ -85,7 +87,7 @@ class Tensor(Value):
 
     def numpy(self):
         """The values as a NumPy array that cannot be written to; a view where the backend's memory is the host's."""
-        host = self.backend.to_host(self.array).view()
+        host = door.host(self).view()
         host.flags.writeable = False
         return host
 
@@ -103,11 +105,11 @@ class Tensor(Value):
             raise ShapeError(
                 "item", expected="a tensor with one element", got=f"shape {self.shape}", mend="use .numpy()"
             )
-        return self.backend.to_host(self.array).item()
+        return door.host(self).item()
 
     def tolist(self) -> list:
         """The values as nested Python lists."""
-        return self.backend.to_host(self.array).tolist()
+        return door.host(self).tolist()
 
     def __float__(self) -> float:
         return float(self.item())
@@ -180,7 +182,7 @@ class Tensor(Value):
             raise GradientError(
                 "to", expected="a leaf or a detached tensor", got=repr(self), mend="call .detach().to(...)"
             )
-        copy = Tensor(backend.from_host(self.backend.to_host(self.array)), backend, self.spec)
+        copy = Tensor(backend.from_host(door.host(self)), backend, self.spec)
         copy.requires_grad = self.requires_grad
         return copy
 

@@ -341,6 +341,24 @@ def check_refuses_unknown_arguments(op, backend):
             op(*inputs, *range(len(op.inputs) + len(op.attributes)))
 
 
+def check_captured_equals_eager(op, backend):
+    """A program of the operation gives the bits that the operation gives, at each of its first calls."""
+    if backend.name != "numpy":
+        return  # programs run where arrays can lie within a block of bytes
+    for dtype in FLOATS:
+        for arrays, attributes in cases(op, (0, 1, 7, 64), dtype):
+            expected = [each.numpy() for each in as_tuple(op(*tensors(backend, copies(arrays)), **attributes))]
+            captured = tn.capture(lambda *xs, given=attributes: op(*xs, **given))
+            for _ in range(3):
+                results = as_tuple(captured(*tensors(backend, copies(arrays))))
+                for ours, theirs in zip(results, expected, strict=True):
+                    np.testing.assert_array_equal(ours.numpy(), theirs)
+
+
+def copies(arrays):
+    return [array.copy() for array in arrays]
+
+
 CHECKS = (
     check_record,
     check_cost,
@@ -353,6 +371,7 @@ CHECKS = (
     check_float32_stays_float32,
     check_inputs_are_not_written_to,
     check_updates,
+    check_captured_equals_eager,
     check_gradients,
     check_gradient_of_gradient,
     check_refuses_other_dtypes,

@@ -123,6 +123,31 @@ class Backend:
         """Whether the array may be written to, as far as the library says."""
         return True
 
+    def copy(self, array):
+        """The same values in memory of their own."""
+        return self.xp.asarray(array, copy=True)
+
+    def contiguous(self, array):
+        """The array itself if its elements lie in C order without gaps, else a copy that does."""
+        return array
+
+    def address(self, array) -> int:
+        """Where the memory of an array begins, for alignment; 0 where the library does not say."""
+        return 0
+
+    def carve(self, block, offset: int, shape: tuple[int, ...], dtype: np.dtype):
+        """An array within a block of bytes.
+
+        Raises:
+            BackendError: the array library cannot say so.
+        """
+        raise BackendError(
+            f"backend {self.name!r}",
+            expected="arrays within a block of bytes, as NumPy and CuPy have them",
+            got="a library without them",
+            mend="capture steps on the backend 'numpy'",
+        )
+
     def synchronize(self) -> None:
         """Returns when all work issued so far is done."""
 
@@ -163,6 +188,15 @@ class NumPyBackend(Backend):
 
     def writable(self, array):
         return array.flags.writeable
+
+    def carve(self, block, offset, shape, dtype):
+        return np.ndarray(shape, dtype, block, offset)
+
+    def contiguous(self, array):
+        return array if array.flags.c_contiguous else array.copy(order="C")
+
+    def address(self, array):
+        return array.ctypes.data
 
     def reshape(self, array, shape):
         result = array.reshape(shape)
@@ -210,6 +244,18 @@ class CuPyBackend(Backend):
 
     def to_host(self, array):
         return self.xp.asnumpy(array)
+
+    def copy(self, array):
+        return self.xp.array(array)
+
+    def carve(self, block, offset, shape, dtype):
+        return self.xp.ndarray(shape, dtype, memptr=block.data + offset)
+
+    def contiguous(self, array):
+        return array if array.flags.c_contiguous else array.copy(order="C")
+
+    def address(self, array):
+        return array.data.ptr
 
     def reshape(self, array, shape):
         result = array.reshape(shape)

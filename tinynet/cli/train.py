@@ -131,6 +131,7 @@ def _work(settings: dict, folder: str, resume: bool) -> None:
                 training.Checkpoint(checkpoint, every=max(1, chosen["epochs"] // 10), extra=source.extra),
             ],
             resume=checkpoint if resume else None,
+            capture=model.parameters()[0].backend.name == "numpy",
         )
         seconds = time.perf_counter() - start
         history.save(os.path.join(folder, "history.json"))

@@ -7,11 +7,13 @@ a program, tracing with shapes alone) take the same place; no operation knows wh
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
 from tinynet.backend import Backend, HostArray, HostScalar, get_backend, host_array, integer_range, is_floating
-from tinynet.errors import ArgumentError, BackendError, DTypeError
+from tinynet.errors import ArgumentError, BackendError, CaptureError, DTypeError
 
 from .spec import BOOL, FLOAT32, Spec
 
@@ -27,30 +29,105 @@ class Value:
         shape, dtype: its spec.
         backend: where it lives.
         requires_grad: whether gradients flow to it.
-        grad: the accumulated gradient of a leaf, or None.
+        grad: the accumulated gradient of a leaf, or None. CaptureError where a captured step did not keep it.
         node: the tape's entry that made it, or None for a leaf.
         versions: a one-element list that counts writes to the memory; shared by all views of it.
     """
 
-    __slots__ = ("__weakref__", "array", "backend", "dtype", "grad", "node", "requires_grad", "shape", "versions")
+    __slots__ = ("__weakref__", "_grad", "array", "backend", "dtype", "node", "requires_grad", "shape", "versions")
 
     def __init__(self, array, backend: Backend, spec: Spec, versions: list[int] | None = None):
         self.array, self.backend = array, backend
         self.shape, self.dtype = spec
         self.requires_grad = False
-        self.grad = self.node = None
+        self._grad = self.node = None
         self.versions = [0] if versions is None else versions
+
+    @property
+    def grad(self):
+        """The accumulated gradient, or None."""
+        if state.tracer is not None:
+            state.tracer.grad_read(self)
+        if self._grad is WITHHELD:
+            raise CaptureError(
+                "grad",
+                expected="a gradient that somebody keeps",
+                got="one of a captured step, whose memory has other uses by now",
+                mend="capture with keep_grads=True",
+            )
+        return self._grad
+
+    @grad.setter
+    def grad(self, value) -> None:
+        if state.tracer is not None:
+            state.tracer.grad_written(self)
+        self._grad = value
 
     @property
     def spec(self) -> Spec:
         return Spec(self.shape, self.dtype)
 
 
+WITHHELD = object()  # in place of a gradient that a captured step has computed and not kept
+
+
+class Tracer(Protocol):
+    """What an interpreter that captures is told, beside the operations that it is given."""
+
+    def value_read(self, value: Value) -> None:
+        """Python is about to see the numbers of a tensor."""
+
+    def grad_read(self, value: Value) -> None:
+        """``value.grad`` is about to be read."""
+
+    def grad_written(self, value: Value) -> None:
+        """``value.grad`` is about to be set."""
+
+    def before_each_call(self, refresh: Callable[[], None]) -> None:
+        """``refresh`` writes what Python computes anew for each call into tensors that the step reads."""
+
+
 class _State(threading.local):
-    """What is at work in a thread. ``tape`` is set by autograd: a wrapper around ``evaluate``, or None."""
+    """What is at work in a thread.
+
+    Attributes:
+        evaluate: the interpreter that gives results.
+        tape: set by autograd: a wrapper around ``evaluate``, or None.
+        tracer: while a step is being captured, what wants to know of more than operations.
+    """
 
     evaluate = None
     tape = None
+    tracer: Tracer | None = None
+
+
+def host(value: Value):
+    """The numbers of a tensor as a host array: the only way out of the engine."""
+    if state.tracer is not None:
+        state.tracer.value_read(value)
+    return value.backend.to_host(value.array)
+
+
+def before_each_call(refresh: Callable[[], None]) -> None:
+    """Runs ``refresh`` now and, if a step is being captured, before each later call of the program too.
+
+    It is for what Python computes from call to call, such as the learning rate of a schedule.
+    """
+    with paused():
+        refresh()
+    if state.tracer is not None:
+        state.tracer.before_each_call(refresh)
+
+
+@contextlib.contextmanager
+def paused():
+    """What is done in this block is no part of a step that is being captured."""
+    outer = state.tracer, state.evaluate
+    state.tracer, state.evaluate = None, evaluate
+    try:
+        yield
+    finally:
+        state.tracer, state.evaluate = outer
 
 
 state = _State()

@@ -12,6 +12,7 @@ from tinynet import ops
 from tinynet.autograd import no_grad
 from tinynet.errors import ArgumentError, BackendError, CheckpointError, DTypeError, GradientError, ShapeError
 from tinynet.nn.segment import Segment
+from tinynet.ops import door
 from tinynet.ops.spec import Spec
 from tinynet.tensor import Tensor, full
 
@@ -97,11 +98,14 @@ class Optimizer:
             for p in self.params:
                 self._require_fit(p)
             if self._schedule is not None:
-                self._lr.data = self._checked(self._schedule(self.steps))
+                door.before_each_call(self._refresh_rate)
             ops.assign(self._step, self._step + 1)
             for i, p in enumerate(self.params):
                 if p.grad is not None:
                     self._update(p, p.grad, *(views[i] for views in self._moments.values()))
+
+    def _refresh_rate(self) -> None:
+        self._lr.data = self._checked(self._schedule(self.steps))
 
     def _require_fit(self, p: Tensor) -> None:
         """That a parameter is of the optimizer's own dtype and backend, and its gradient, if there is one, like it."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from tinynet import losses, optim
+from tinynet import losses, optim, program
 from tinynet.autograd import no_grad
 from tinynet.backend import is_floating
 from tinynet.data import Dataset, Loader
@@ -73,6 +73,7 @@ def fit(
     shuffle: bool = True,
     seed: int = 0,
     resume=None,
+    capture: bool = False,
 ) -> History:
     """Trains a model.
 
@@ -91,6 +92,8 @@ def fit(
         clip_norm: bound of the gradients' joint norm.
         resume: a file of the ``Checkpoint`` callback. Training goes on from there, to the same numbers as if it had
             never stopped.
+        capture: run the step as a program (see ``tn.capture``): to the same bits, and faster. The model, the loss and
+            the penalty must then be what a program can do.
 
     Returns:
         The ``History``. It is returned also when Ctrl-C stops training, which it does between two steps, after the
@@ -107,6 +110,9 @@ def fit(
     loader = train if isinstance(train, Loader) else Loader(_dataset("fit", train), batch_size, shuffle, seed)
     valid = valid if valid is None else _dataset("fit", valid)
     run = Run(model, optimizer, loader, int(epochs))
+    step = _step(model, loss_function, optimizer, penalty, clip_norm)
+    if capture:
+        step = program.capture(step)
     if resume is not None:
         run.resume(resume)
     callbacks = list(callbacks)
@@ -119,7 +125,7 @@ def fit(
                 callback.on_begin(run)
             begun = True
             while run.epoch < run.epochs and run.stopping is None:
-                _epoch(run, loss_function, valid, callbacks, penalty, clip_norm)
+                _epoch(run, step, loss_function, valid, callbacks)
     finally:
         model.train(was_training)
         run.history.stopped = run.stopping
@@ -129,23 +135,31 @@ def fit(
     return run.history
 
 
-def _epoch(run: Run, loss_function, valid, callbacks, penalty, clip_norm) -> None:
+def _step(model: Module, loss_function, optimizer: Optimizer, penalty, clip_norm) -> Callable[[Tensor, Tensor], Tensor]:
+    """One step of training on a batch, as a function that can be captured."""
+
+    def step(x: Tensor, y: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        loss = loss_function(model(x), y)
+        objective = loss if penalty is None else loss + penalty(model)
+        objective.backward()
+        if clip_norm is not None:
+            optim.clip_grad_norm(optimizer.params, clip_norm)
+        optimizer.step()
+        return loss.detach()
+
+    return step
+
+
+def _epoch(run: Run, step, loss_function, valid, callbacks) -> None:
     """One epoch, or what is left of it; cut short by a wish to stop."""
     before, start, model = run.totals.seconds, time.perf_counter(), run.model
     if not run.totals.samples:  # else it was resumed in the middle
         run.totals.rate = run.optimizer.lr
     for x, y in run.loader:
         run.within_step = True
-        x, y = _batch(model, x), _batch(model, y)
-        run.optimizer.zero_grad()
-        value = loss_function(model(x), y)
-        objective = value if penalty is None else value + penalty(model)
-        objective.backward()
-        if clip_norm is not None:
-            optim.clip_grad_norm(run.optimizer.params, clip_norm)
-        run.optimizer.step()
+        run.loss = step(_batch(model, x), _batch(model, y))
         run.step += 1
-        run.loss = value.detach()
         run.totals.add(run.loss, len(x))
         run.within_step = False
         for callback in callbacks:
