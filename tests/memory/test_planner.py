@@ -97,6 +97,18 @@ def test_nothing_and_tensors_without_bytes_take_no_room():
     assert planned([(0, 3, 0), (1, 2, 0)]).peak_bytes == 0
 
 
+def test_a_pinned_tensor_without_bytes_keeps_its_offset_and_raises_no_peak():
+    plan = planned([Lifetime(0, 1, 0, pinned=256), (0, 1, 64)])
+    assert plan.offsets == [256, 0] and plan.peak_bytes == 64
+
+
+@pytest.mark.parametrize("pins", [{0: 0}, {0: 4096}], ids=["standing", "floating"])
+@pytest.mark.parametrize("n", [40, 700, 2100])
+def test_pins_are_kept_however_many_tensors_meet(n, pins):
+    """Few conflicts are searched, more are stacked and searched, and too many to list are only stacked."""
+    planned([(0, 3 * n, 640), *FAMILIES["intervals"](random.Random(n), n)], pinned=pins)
+
+
 @pytest.mark.parametrize("lifetime", [(3, 2, 8), (0, 1, -8), (0, 1), (0, 1.5, 8), ("a", 1, 8), 7])
 def test_what_is_no_lifetime_is_refused(lifetime):
     with pytest.raises(PlanError, match="lifetime 1"):
@@ -130,6 +142,8 @@ def test_the_checker_finds_every_way_to_spoil_a_plan():
         check_plan(lifetimes, plan.offsets[1:])
     with pytest.raises(PlanError, match="pinned"):
         check_plan([Lifetime(0, 1, 64, pinned=64)], [0])
+    with pytest.raises(PlanError, match="first <= last"):
+        check_plan([(5, 3, 64), (4, 6, 64)], [0, 64])
 
 
 def test_the_checker_names_both_tensors_with_times_and_addresses():

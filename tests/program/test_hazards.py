@@ -65,6 +65,32 @@ def test_an_attribute_or_a_list_element_that_changes():
     np.testing.assert_array_equal(captured(X).numpy(), X * 4)
 
 
+class Settings:
+    scale = 2.0
+
+
+class Slotted:
+    __slots__ = ("parts", "scale")
+
+    def __init__(self):
+        self.scale, self.parts = 2.0, {1, 2}
+
+
+def test_a_class_attribute_a_slot_or_a_set_that_changes(monkeypatch):
+    slotted = Slotted()
+
+    def step(x):
+        return x * Settings.scale * slotted.scale * len(slotted.parts)
+
+    captured = agree(step, X)
+    monkeypatch.setattr(Settings, "scale", 3.0)
+    np.testing.assert_array_equal(captured(X).numpy(), X * 12)
+    slotted.scale = 1.0
+    np.testing.assert_array_equal(captured(X).numpy(), X * 6)
+    slotted.parts.add(3)
+    np.testing.assert_array_equal(captured(X).numpy(), X * 9)
+
+
 def test_a_python_argument_that_changes():
     captured = tn.capture(lambda x, power: x**power)
     for power in (2, 2, 2, 3.0, 3.0, 3.0, 2):
@@ -115,6 +141,21 @@ def test_looking_at_a_value_is_refused_and_names_the_line(look):
     with pytest.raises(CaptureError, match=r"test_hazards\.py:\d+"):
         tn.capture(step)(X)
     assert tn.as_tensor(X).sum().item() == 15  # nothing is left behind
+
+
+def test_looking_at_a_tensor_of_the_closure_is_refused():
+    flag = tn.tensor(1.0)
+    with pytest.raises(CaptureError, match=r"tn\.where"):
+        tn.capture(lambda x: x * 2 if flag.item() else x)(X)
+
+
+def test_indices_out_of_range_are_refused_at_every_call():
+    captured = tn.capture(lambda x, i, j: x[i, j])
+    i, j = np.array([0, 1]), np.array([2, 0])
+    for result in calls(captured, X, i, j):
+        np.testing.assert_array_equal(result.numpy(), X[i, j])
+    with pytest.raises(RangeError, match="indices"):
+        captured(X, i, np.array([3, 0]))
 
 
 def test_branching_on_an_argument_is_refused():

@@ -40,7 +40,9 @@ def check_plan(
             raise PlanError("memory plan", expected=f"{_says(i, tensor, pinned)}, as pinned", got=f"offset {at}")
         if at < 0 or (size and at % alignment):
             raise PlanError("memory plan", expected=f"offsets at multiples of {alignment}", got=_says(i, tensor, at))
-        if peak is not None and at + size > peak:
+        if last < first or size < 0:
+            raise PlanError("memory plan", expected="first <= last and size >= 0", got=_says(i, tensor, at))
+        if peak is not None and size and at + size > peak:
             raise PlanError("memory plan", expected=f"every tensor within {peak} bytes", got=_says(i, tensor, at))
         if size:
             births.append((first, i))

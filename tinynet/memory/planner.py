@@ -28,7 +28,9 @@ from .search import Budget, pack
 
 __all__ = ["Offsets", "plan_offsets"]
 
+_MANY_CONFLICTS = 250_000  # pairs; above, stacking comes first, and a pass of first fit takes tenths of a second
 _MOST_CONFLICTS = 2_000_000  # pairs; their lists take about 16 bytes a pair
+_UNKNOWN = 1 << 62  # higher than any peak
 _STEPS_PER_TENSOR, _FEWEST_STEPS, _MOST_STEPS = 1_250, 250_000, 6_000_000
 
 
@@ -158,21 +160,25 @@ class _Problem:
         """Finds offsets, in ``best``, their ``peak``, the ``method``, and whether that is known ``optimal``."""
         if not self.blocks:
             return
-        self.optimal = False
-        floor = self._floor()
-        if count_conflicts(self.spans) > _MOST_CONFLICTS:
+        self.peak, self.optimal = _UNKNOWN, False
+        conflicts = count_conflicts(self.spans)
+        if conflicts > _MANY_CONFLICTS:
             self._stack_in_orders(("lifetime", "area", "contention"))
+        if self.peak == self.bound or conflicts > _MOST_CONFLICTS:
             return
         neighbours = neighbours_of(self.blocks)
-        searching = floor is not None and budget.steps > 0
-        self._fit_in_orders(neighbours, ("lifetime", "contention", "size") if searching else tuple(ORDERS))
+        searching = budget.steps > 0 and self._pins_stand()
+        if conflicts > _MANY_CONFLICTS:
+            self._fit_in_orders(neighbours, ("contention",), (False,))
+        else:
+            self._fit_in_orders(neighbours, ("lifetime", "contention", "size") if searching else tuple(ORDERS))
         if self.peak > self.bound and searching:
-            self._search(neighbours, floor, budget)
+            self._search(neighbours, budget)
 
     def _keep(self, offsets: list[int], method: str) -> bool:
         """Notes offsets that are better than the best so far; whether they reach the bound."""
         peak = max(at + size for at, (_, _, size) in zip(offsets, self.blocks))
-        if not self.best or peak < self.peak:
+        if peak < self.peak:
             self.best, self.peak, self.method = offsets, peak, method
         return self.peak == self.bound
 
@@ -188,10 +194,10 @@ class _Problem:
             if self._keep(stack(self.blocks, ground, self._order(name), self.pins), f"stack by {name}"):
                 return
 
-    def _fit_in_orders(self, neighbours, names) -> None:
+    def _fit_in_orders(self, neighbours, names, rules=(False, True)) -> None:
         for name in names:
             order = self._order(name)
-            for best in (False, True):
+            for best in rules:
                 offsets = fit(self.blocks, neighbours, order, self.pins, best)
                 if self._keep(offsets, f"{'best' if best else 'first'} fit by {name}"):
                     return
@@ -208,11 +214,13 @@ class _Problem:
             loads.append(load)
         return loads
 
-    def _floor(self) -> list[int] | None:
-        """At each moment the height of the pinned tensors, if they stand on the ground without gaps; else None."""
-        return _heights(((self.blocks[i], at) for i, at in enumerate(self.pins) if at is not None), self.moments)
+    def _pins_stand(self) -> bool:
+        """Whether the pinned tensors stand on the ground and on each other; the search fills no gap below one."""
+        pinned = [(block, at) for block, at in zip(self.blocks, self.pins) if at is not None]
+        return _heights(pinned, self.moments) is not None
 
-    def _search(self, neighbours, floor, budget: Budget) -> None:
+    def _search(self, neighbours, budget: Budget) -> None:
+        """Packs the core region by region, the one with the highest load first, and puts the others back."""
         pins = [i for i, at in enumerate(self.pins) if at is not None]
         aside, core = simplify(self.blocks, neighbours, self.bound, keep=pins)
         offsets, reached = list(self.pins), self.bound

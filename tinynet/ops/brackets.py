@@ -13,7 +13,7 @@ from tinynet.errors import DTypeError, RangeError, ShapeError
 
 from .door import Value, wrap
 from .elementwise import where
-from .indexing import check_indices, check_range, getitem, take
+from .indexing import bounded, check_indices, getitem, take
 from .shaping import cast, reshape, transpose
 from .spec import BOOL, INT64
 
@@ -71,7 +71,7 @@ def _gather(x: Value, axes: list[int], indices: list[Value]) -> Value:
     others = [axis for axis in range(len(x.shape)) if axis not in axes]
     combined = None
     for entry, size in zip(indices, sizes):
-        check_range("indexing", x.backend, entry.array, -size, size, "indices")
+        entry = bounded(entry, size=size)
         entry = where(entry < 0, entry + size, entry)
         combined = entry if combined is None else combined * size + entry
     rows = reshape(transpose(x, (*axes, *others)), (math.prod(sizes), *(x.shape[axis] for axis in others)))

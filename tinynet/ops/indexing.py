@@ -192,3 +192,21 @@ one_hot = Op(
     samples=lambda n: [Sample((Arg((n, 2), 0, 4, kind="int"),), {"classes": 4})],
     doc="Rows that are 1 at the index and 0 elsewhere.",
 )  # fmt: skip
+
+
+def _bounded_kernel(out, indices, size):
+    out[...] = indices
+
+
+def _bounded_rule(indices, *, size):
+    check_indices("bounded", indices)
+    return indices
+
+
+bounded = Op(
+    "bounded", "indices", _bounded_rule, attributes={"size": REQUIRED}, kernel=_bounded_kernel, public=False,
+    view=lambda backend, indices, size: (indices, True),
+    check=lambda backend, i, size: check_range("indexing", backend, i, -size, size, "indices"),
+    samples=lambda n: [Sample((Arg((n, 2), -4, 4, kind="int"),), {"size": 4})],
+    doc="The indices themselves, which have to be from -size to size - 1.",
+)  # fmt: skip

@@ -85,6 +85,11 @@ class Program:
         settled = {r.index for r in graph.registers if r.kind in (INPUT, CONSTANT)}
         for each in graph.instructions:
             operands = [arrays[i] for i in each.inputs]
+            if each.op.check is not None:
+                if settled.issuperset(i for i in each.inputs if not _floating(graph.spec(i))):
+                    checks.append((each.op.check, operands, each.attributes))
+                else:
+                    code.append((_checking(each.op.check, self.backend), None, operands, each.attributes))
             if each.view:
                 array, shares = each.op.view(self.backend, operands[0], **each.attributes)
                 if not shares:
@@ -96,11 +101,6 @@ class Program:
                 if each.inputs[0] in settled:
                     settled.add(each.outputs[0])
                 continue
-            if each.op.check is not None:
-                if settled.issuperset(i for i in each.inputs if not _floating(graph.spec(i))):
-                    checks.append((each.op.check, operands, each.attributes))
-                else:
-                    code.append((_checking(each.op.check, self.backend), None, operands, each.attributes))
             outputs = tuple(arrays[i] for i in each.outputs)
             kernel = each.op.kernel(self.backend.target, graph.spec(each.outputs[0]).dtype)
             code.append((kernel, outputs[0] if len(outputs) == 1 else outputs, operands, each.attributes))

@@ -9,6 +9,7 @@ changed, the program does not apply, and the step is captured anew.
 from __future__ import annotations
 
 import functools
+import sys
 import types
 from collections.abc import Callable, Iterator
 
@@ -19,6 +20,7 @@ from tinynet.ops import Op, Value
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _LIMIT = 20_000  # places looked at before each call
 _MISSING = object()
+_FOREIGN = {"tinynet", "numpy", "builtins", *sys.stdlib_module_names} - {"__main__"}  # code without a user's state
 
 
 class Guards:
@@ -34,7 +36,8 @@ class Guards:
 
     def __init__(self, function: Callable, *others: object):
         self._cells: list[tuple[types.CellType, object]] = []
-        self._items: list[tuple[dict | list | tuple, object, object]] = []  # container, key, value
+        self._items: list[tuple[object, object, object]] = []  # container, key, value
+        self._sets: list[tuple[object, frozenset]] = []
         self._lengths: list[tuple[object, int]] = []
         self._tensors: list[tuple[Value, object]] = []
         self._kept: list[object] = []  # arrays, kept alive so that an identity stays theirs
@@ -58,6 +61,7 @@ class Guards:
             all(tensor.array is array for tensor, array in self._tensors)
             and all(_same(_contents(cell), value) for cell, value in self._cells)
             and all(len(container) == n for container, n in self._lengths)
+            and all(now == then for now, then in self._sets)
             and all(_same(_get(container, key), value) for container, key, value in self._items)
         )
 
@@ -72,6 +76,9 @@ class Guards:
         for container, n in self._lengths:
             if len(container) != n:
                 return f"the length of a {type(container).__name__}, from {n} to {len(container)}"
+        for now, then in self._sets:
+            if now != then:
+                return f"a set of {len(then)} elements"
         for container, key, value in self._items:
             if not _same(_get(container, key), value):
                 return f"{key!r}, from {_short(value)} to {_short(_get(container, key))}"
@@ -79,7 +86,7 @@ class Guards:
 
     def _enter(self, value) -> Iterator[object]:
         """Notes what ``value`` holds, and gives what is to be walked from there."""
-        if id(value) in self._seen or isinstance(value, (*_PLAIN, Op, Backend, type)):
+        if id(value) in self._seen or isinstance(value, (*_PLAIN, Op, Backend)):
             return
         self._seen.add(id(value))
         if isinstance(value, Value):
@@ -108,11 +115,24 @@ class Guards:
             yield value.__wrapped__  # another captured step; its own programs are no state of this one
         elif isinstance(value, types.ModuleType):
             return  # which of its names are used is known where they are used: see _function
-        elif hasattr(value, "__dict__"):
-            yield from self._enter(vars(value))
-            if not _is_ours(type(value)):  # what calling it does
-                yield vars(type(value)).get("__call__")
-                yield vars(type(value)).get("forward")
+        elif isinstance(value, (set, frozenset)):
+            self._sets.append((value, frozenset(value)))
+        elif isinstance(value, type):
+            if not _is_foreign(value):
+                for name, each in vars(value).items():
+                    yield from self._item(value, name, each)
+        else:
+            yield from self._object(value)
+
+    def _object(self, value) -> Iterator[object]:
+        """Attributes of an object, those in slots included, and of its classes."""
+        if isinstance(getattr(value, "__dict__", None), dict):
+            yield vars(value)
+        for cls in type(value).__mro__:
+            if not _is_foreign(cls):
+                yield cls
+                for name in cls.__dict__.get("__slots__", ()):
+                    yield from self._item(value, name, getattr(value, name, _MISSING))
 
     def _item(self, container, key, value) -> Iterator[object]:
         self._items.append((container, key, value))
@@ -129,13 +149,13 @@ class Guards:
             yield value
         yield function.__defaults__ or ()
         yield function.__kwdefaults__ or {}
-        if _is_ours(function):
-            return  # the engine's own functions read no state but their arguments'
+        if _is_foreign(function):
+            return  # libraries' functions read no state but their arguments', the engine's own included
         names = set(_names(function.__code__))
         for name in names & function.__globals__.keys():
             value = function.__globals__[name]
             yield from self._item(function.__globals__, name, value)
-            if isinstance(value, types.ModuleType) and not value.__name__.startswith(("tinynet", "numpy")):
+            if isinstance(value, types.ModuleType) and value.__name__.partition(".")[0] not in _FOREIGN:
                 for attribute in names & vars(value).keys():
                     yield from self._item(vars(value), attribute, vars(value)[attribute])
 
@@ -150,6 +170,11 @@ def _names(code: types.CodeType) -> Iterator[str]:
 
 def _is_ours(thing) -> bool:
     return (getattr(thing, "__module__", None) or "").startswith("tinynet.")
+
+
+def _is_foreign(thing) -> bool:
+    """Whether a function or class is a library's."""
+    return (getattr(thing, "__module__", None) or "builtins").partition(".")[0] in _FOREIGN
 
 
 def _short(value) -> str:
@@ -167,7 +192,9 @@ def _contents(cell: types.CellType):
 def _get(container, key):
     if isinstance(container, dict):
         return container.get(key, _MISSING)
-    return container[key]
+    if isinstance(container, (list, tuple)):
+        return container[key]
+    return vars(container).get(key, _MISSING) if isinstance(container, type) else getattr(container, key, _MISSING)
 
 
 def _same(now, then) -> bool:

@@ -97,11 +97,12 @@ class Trace:
 
     def value_read(self, value: Value) -> None:
         known = self.find(value)
-        if known is None or (self.graph.registers[known].kind in (EXTERNAL, CONSTANT) and known not in self._written()):
-            return  # it is what it is, whoever calls; and if it may change, a guard or the second trace shows that
+        reachable = id(value.array) in self.guards.arrays or id(value.array) in self.guards.grads
+        if self.graph.registers[known].kind == CONSTANT if known is not None else not reachable:
+            return  # what Python has made within the step, it may look at
         raise CaptureError(
             f"capture, {_line()}",
-            expected="a step that does not look at the numbers it computes",
+            expected="a step that does not look at the numbers of tensors",
             got="item(), numpy(), a print, or an 'if' on a tensor",
             mend="return the tensor and look at it outside, or choose with tn.where",
         )
@@ -158,10 +159,6 @@ class Trace:
 
     def _enter(self, value: Value, register: int) -> None:
         self._registers[id(value.array)] = weakref.ref(value.array), register
-
-    def _written(self) -> set[int]:
-        written = self.graph.written()
-        return {r.index for r in self.graph.registers if r.storage in written}
 
     def _about_to_write(self, register: int, line: str) -> None:
         storage = self.graph.storage(register)
