@@ -37,6 +37,8 @@ class Program:
             )
             for storage, at in self.plan.offsets.items()
         }
+        written = graph.written()
+        self._written_inputs = [i for i, register in enumerate(graph.inputs) if graph.storage(register) in written]
         self._bound: dict[int, object] | None = None
         self._code: list[tuple] = []
         self._checks: list[tuple] = []
@@ -65,10 +67,8 @@ class Program:
         with self.backend.quiet():
             for kernel, out, operands, attributes in self._code:
                 kernel(out, *operands, **attributes)
-        written = graph.written()
-        for register, array in zip(graph.inputs, inputs):
-            if graph.storage(register) in written:
-                array[...] = arrays[register]
+        for i in self._written_inputs:
+            inputs[i][...] = arrays[graph.inputs[i]]
         return [self.backend.copy(arrays[register]) for register in graph.outputs]
 
     def _bind(self, externals: dict[int, object]) -> None:
