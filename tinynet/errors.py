@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 
 __all__ = [
+    "ArenaError",
     "ArgumentError",
     "BackendError",
     "CaptureError",
@@ -92,6 +93,21 @@ class CheckpointError(TinynetError, ValueError):
 
 class PlanError(TinynetError, ValueError):
     """A memory plan that cannot be made or is not valid: lifetimes, offsets or pins that contradict each other."""
+
+
+class ArenaError(TinynetError, MemoryError):
+    """An arena cannot give, or take back, what is asked of it; it stays usable.
+
+    Attributes:
+        requested, free, largest_hole: where there was no room, in bytes; else None.
+    """
+
+    requested: int | None = None
+    free: int | None = None
+    largest_hole: int | None = None
+
+    def __reduce__(self):
+        return *super().__reduce__(), {key: getattr(self, key) for key in ("requested", "free", "largest_hole")}
 
 
 class MissingExtraError(TinynetError, ImportError):

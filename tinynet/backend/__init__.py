@@ -5,7 +5,8 @@ copies to and from the host. A backend is chosen for the process (environment va
 ``use_backend("cupy")``), for a block (``with use_backend("cupy"):``, which is local to its thread), or for a tensor
 (``tn.tensor(..., backend="cupy")``, ``Tensor.to``). With none chosen it is NumPy.
 
-Here live the interface, the selection, and the random streams. Kernels live in ``tinynet.kernels``.
+Here live the interface, the selection, the random streams, and the hook by which an arena lends memory to all new
+arrays of a block of code (``allocating``). Kernels live in ``tinynet.kernels``.
 """
 
 from .arrays import (
@@ -17,25 +18,31 @@ from .arrays import (
     HostScalar,
     NumPyBackend,
     as_dtype,
-    host_array,
-    host_indices,
     integer_range,
     is_floating,
     is_integer,
 )
 from .choice import available_backends, get_backend, register_backend, use_backend
+from .hosts import host_array, host_indices
+from .lending import allocating
+from .lines import caller_line
+from .shadows import SHADOWS, Shadow
 from .streams import generator, new_stream, process_seed, seed
 
 __all__ = [
     "INTEGERS",
+    "SHADOWS",
     "Backend",
     "CuPyBackend",
     "DType",
     "HostArray",
     "HostScalar",
     "NumPyBackend",
+    "Shadow",
+    "allocating",
     "as_dtype",
     "available_backends",
+    "caller_line",
     "generator",
     "get_backend",
     "host_array",

@@ -5,13 +5,19 @@ they can do better. One thing is asked beyond the standard: basic indexing and r
 views that share memory, because the parameters of a model are views of one segment.
 
 Element types are ``numpy.dtype`` objects everywhere above this module, whatever the library calls its own.
+
+New arrays of NumPy and CuPy take their memory from the arena in force in their thread, if there is one (``lending``).
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from tinynet.errors import BackendError, DTypeError, import_extra
+
+from .lending import lent, thread
 
 DType = np.dtype
 HostArray = np.ndarray
@@ -64,9 +70,13 @@ class Backend:
     Attributes:
         xp: the namespace.
         target: which family of kernels runs on these arrays (``tinynet.kernels`` looks them up by it).
+        captures: whether training captures its steps here unless told otherwise.
+        alignment: at which multiples of bytes arrays should begin.
     """
 
     target = "reference"
+    captures = False
+    alignment = 64  # a cache line, and the widest vector register
 
     def __init__(self, name: str, namespace, device=None):
         self.name, self.xp, self.device = name, namespace, device
@@ -141,11 +151,36 @@ class Backend:
         Raises:
             BackendError: the array library cannot say so.
         """
-        raise BackendError(
+        raise self._no_blocks("capture steps on the backend 'numpy'")
+
+    def block(self, nbytes: int):
+        """Bytes of unspecified content, from no arena, that begin at a multiple of ``alignment``.
+
+        Raises:
+            BackendError: the array library has no arrays within a block of bytes.
+            MemoryError: there is not so much memory.
+        """
+        raise self._no_blocks("use the backend 'numpy' or 'cupy'")
+
+    def lend(self, block, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> tuple[object, object]:
+        """An array within what ``block`` gave, and its ``owner``."""
+        raise self._no_blocks("use the backend 'numpy' or 'cupy'")
+
+    def owner(self, array):
+        """What holds the memory of an array: one object for all its views, and views of those, that lives as long.
+
+        Arrays of two owners share no byte, where the library says whose a view is. Lent arrays have an owner each.
+        """
+        while hasattr(getattr(array, "base", None), "shape"):
+            array = array.base
+        return array
+
+    def _no_blocks(self, mend: str) -> BackendError:
+        return BackendError(
             f"backend {self.name!r}",
             expected="arrays within a block of bytes, as NumPy and CuPy have them",
             got="a library without them",
-            mend="capture steps on the backend 'numpy'",
+            mend=mend,
         )
 
     def synchronize(self) -> None:
@@ -156,10 +191,20 @@ class Backend:
         return np.errstate(all="ignore")
 
 
+class _Block(np.ndarray):
+    """Bytes out of which arrays are lent.
+
+    A view of a NumPy array holds on to the array that owns the memory, past all views between them, but not past an
+    array of another class (numpy.memmap needs that). Thus views of a lent array, and views of those, hold on to the
+    lent array itself, which holds on to the block.
+    """
+
+
 class NumPyBackend(Backend):
     """NumPy arrays in host memory."""
 
     target = "numpy"
+    captures = True
 
     def __init__(self):
         super().__init__("numpy", np)
@@ -171,17 +216,28 @@ class NumPyBackend(Backend):
         return array.dtype
 
     def empty(self, shape, dtype):
-        return np.empty(shape, dtype)
+        if thread.lender is None:  # said here as well, because every result of an operation comes from here
+            return np.empty(shape, dtype)
+        array = lent(self, shape, dtype)
+        return np.empty(shape, dtype) if array is None else array
 
     def full(self, shape, value, dtype):
+        array = self.empty(shape, dtype)
         with self.quiet():
-            return np.full(shape, value, dtype)
+            np.copyto(array, value, casting="unsafe")
+        return array
 
     def zeros(self, shape, dtype):
-        return np.zeros(shape, dtype)
+        array = lent(self, shape, dtype)
+        if array is None:
+            return np.zeros(shape, dtype)
+        array[...] = 0
+        return array
 
     def from_host(self, array):
-        return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+        copy = self.empty(array.shape, array.dtype.newbyteorder("="))
+        copy[...] = array
+        return copy
 
     def to_host(self, array):
         return array
@@ -189,18 +245,43 @@ class NumPyBackend(Backend):
     def writable(self, array):
         return array.flags.writeable
 
+    def copy(self, array):
+        if thread.lender is None:
+            return array.copy(order="K")
+        axes = sorted(range(array.ndim), key=lambda i: -abs(array.strides[i]))  # neighbours in memory stay neighbours
+        copy = self.empty(tuple(array.shape[i] for i in axes), array.dtype)
+        copy = copy.transpose([axes.index(i) for i in range(array.ndim)])
+        copy[...] = array
+        return copy
+
+    def contiguous(self, array):
+        return array if array.flags.c_contiguous else self.from_host(array)
+
+    def address(self, array):
+        return array.__array_interface__["data"][0]
+
+    def reshape(self, array, shape):
+        try:
+            return array.reshape(shape, copy=False), True
+        except ValueError:  # a copy is needed, or the shape does not fit
+            return self.from_host(array).reshape(shape), False
+
     def carve(self, block, offset, shape, dtype):
         return np.ndarray(shape, dtype, block, offset)
 
-    def contiguous(self, array):
-        return array if array.flags.c_contiguous else array.copy(order="C")
+    def block(self, nbytes):
+        whole = _Block((nbytes + self.alignment,), np.uint8)
+        shift = -self.address(whole) % self.alignment
+        return whole[shift : shift + nbytes]
 
-    def address(self, array):
-        return array.ctypes.data
+    def lend(self, block, offset, shape, dtype):
+        array = np.ndarray(shape, dtype, block, offset)
+        return array, array
 
-    def reshape(self, array, shape):
-        result = array.reshape(shape)
-        return result, np.may_share_memory(array, result) or result.size == 0
+    def owner(self, array):
+        while isinstance(array.base, np.ndarray) and not isinstance(array.base, _Block):
+            array = array.base
+        return array
 
 
 class CuPyBackend(Backend):
@@ -212,6 +293,7 @@ class CuPyBackend(Backend):
     """
 
     target = "cupy"
+    alignment = 256  # what cudaMalloc promises
 
     def __init__(self):
         cupy = import_extra("cupy", "backend 'cupy'", "cuda12 or cuda13")
@@ -231,28 +313,58 @@ class CuPyBackend(Backend):
         super().__init__("cupy", cupy)
 
     def empty(self, shape, dtype):
-        return self.xp.empty(shape, dtype)
+        array = lent(self, shape, dtype)
+        return self.xp.empty(shape, dtype) if array is None else array
 
     def full(self, shape, value, dtype):
-        return self.xp.full(shape, value, dtype)
+        array = self.empty(shape, dtype)
+        self.xp.copyto(array, value, casting="unsafe")
+        return array
 
     def zeros(self, shape, dtype):
-        return self.xp.zeros(shape, dtype)
+        array = lent(self, shape, dtype)
+        if array is None:
+            return self.xp.zeros(shape, dtype)
+        array[...] = 0
+        return array
 
     def from_host(self, array):
-        return self.xp.array(np.ascontiguousarray(array).reshape(array.shape))
+        array = np.ascontiguousarray(array).reshape(array.shape)
+        copy = lent(self, array.shape, array.dtype)
+        if copy is None:
+            return self.xp.array(array)
+        copy.set(array)
+        return copy
 
     def to_host(self, array):
         return self.xp.asnumpy(array)
 
     def copy(self, array):
-        return self.xp.array(array)
+        copy = lent(self, array.shape, array.dtype)
+        if copy is None:
+            return self.xp.array(array)
+        copy[...] = array
+        return copy
+
+    def contiguous(self, array):
+        return array if array.flags.c_contiguous else self.copy(array)
 
     def carve(self, block, offset, shape, dtype):
         return self.xp.ndarray(shape, dtype, memptr=block.data + offset)
 
-    def contiguous(self, array):
-        return array if array.flags.c_contiguous else array.copy(order="C")
+    def block(self, nbytes):
+        return self.xp.empty((nbytes,), np.uint8)  # CuPy's pool gives multiples of 512 bytes
+
+    def lend(self, block, offset, shape, dtype):
+        # Views share the memory object, and with it the one owner.
+        cuda, owner = self.xp.cuda, _Loan(block)
+        nbytes = math.prod(shape) * dtype.itemsize
+        memory = cuda.UnownedMemory(block.data.ptr + offset, nbytes, owner, block.device.id)
+        return self.xp.ndarray(shape, dtype, memptr=cuda.MemoryPointer(memory, 0)), owner
+
+    def owner(self, array):
+        memory = array.data.mem
+        return memory if getattr(memory, "_owner", None) is None else memory._owner
 
     def address(self, array):
         return array.data.ptr
@@ -269,55 +381,8 @@ class CuPyBackend(Backend):
         self.xp.cuda.get_current_stream().synchronize()
 
 
-def host_array(data, dtype=None) -> np.ndarray:
-    """Nested lists, numbers or anything array-like as a host array with a canonical element type.
+class _Loan:
+    """What lives as long as CuPy arrays that lie in one piece of a block, and keeps the block."""
 
-    Arrays keep their element type; Python numbers become float32, Python booleans stay booleans.
-
-    Raises:
-        DTypeError: the elements are not numbers, or not numbers that the integer type asked for can say.
-        ValueError: nested sequences of unequal lengths (NumPy's message).
-    """
-    is_array = isinstance(data, (np.ndarray, np.generic)) or hasattr(data, "__array_interface__")
-    array = np.asarray(data)
-    if dtype is not None:
-        return _converted(array, as_dtype(dtype))
-    if not is_array and array.dtype.kind != "b" and not _holds_arrays(data):
-        if array.dtype.kind not in "iuf":
-            as_dtype(array.dtype)  # raises: strings, objects, complex numbers
-        return _converted(array, np.dtype("float32"))
-    return array.astype(as_dtype(array.dtype), copy=False)
-
-
-def host_indices(data) -> np.ndarray:
-    """Nested lists of integers as a host array. What else they hold keeps its type, for the caller to refuse.
-
-    Raises:
-        ValueError: nested sequences of unequal lengths (NumPy's message).
-    """
-    array = np.asarray(data)
-    return array if array.size else array.astype(np.int64)
-
-
-def _converted(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """The array in another type: too large for a float is an infinity, and for an integer an error."""
-    if is_integer(dtype) and array.size and array.dtype.kind in "iu" and not np.can_cast(array.dtype, dtype):
-        (low, high), least, most = integer_range(dtype), int(array.min()), int(array.max())
-        if least < low or most > high:
-            raise DTypeError(
-                "dtype", expected=f"numbers that {dtype} can hold", got=str(least if least < low else most)
-            )
-    try:
-        with np.errstate(over="ignore", under="ignore", invalid="raise"):
-            return array.astype(dtype, copy=False)
-    except FloatingPointError:
-        raise DTypeError(
-            "dtype", expected=f"numbers that {dtype} can hold", got="infinities, not-a-numbers or larger ones"
-        ) from None
-
-
-def _holds_arrays(data) -> bool:
-    """Whether a (nested) list holds NumPy arrays, whose element type is then kept."""
-    while isinstance(data, (list, tuple)) and data:
-        data = data[0]
-    return isinstance(data, (np.ndarray, np.generic))
+    def __init__(self, block):
+        self.block = block

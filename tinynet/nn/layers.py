@@ -282,8 +282,10 @@ class Dropout(Layer):
             self.counter = self.counter.to(x.backend)
         with no_grad():
             step = self.counter + 1
+        result = ops.dropout(x, step, p=self.p, seed=self.seed, stream=self.stream)
+        with no_grad():  # last, so that a call that fails does not count
             ops.assign(self.counter, step)
-        return ops.dropout(x, step, p=self.p, seed=self.seed, stream=self.stream)
+        return result
 
     def extra(self) -> str:
         return f"p={self.p}"

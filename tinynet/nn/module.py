@@ -189,10 +189,17 @@ class Module(metaclass=_Packing):
         return self._replace(converted)
 
     def _replace(self, pairs) -> Module:
+        before = [(p, p.array, p.backend, p.dtype, p.segment) for p, _ in pairs]
         for p, value in pairs:
-            p.array, p.backend, p.dtype = value.array, value.backend, value.dtype
-            p.grad = p.segment = None
-        self.pack()
+            p.array, p.backend, p.dtype, p.segment = value.array, value.backend, value.dtype, None
+        try:
+            self.pack()
+        except BaseException:  # there was no room for a segment
+            for p, *kept in before:
+                p.array, p.backend, p.dtype, p.segment = kept
+            raise
+        for p, _ in pairs:
+            p.grad = None
         return self
 
     def __setstate__(self, state) -> None:  # copies and unpickled modules have memory of their own

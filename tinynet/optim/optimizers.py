@@ -14,7 +14,7 @@ from tinynet.errors import ArgumentError, BackendError, CheckpointError, DTypeEr
 from tinynet.nn.segment import Segment
 from tinynet.ops import door
 from tinynet.ops.spec import Spec
-from tinynet.tensor import Tensor, full
+from tinynet.tensor import Tensor, as_tensor, full
 
 from .schedules import Schedule
 
@@ -147,12 +147,17 @@ class Optimizer:
         if not (0 <= state["step"] < 2**63 and state["lr"] >= 0):
             got = f"step {state['step']}, lr {state['lr']}"
             raise CheckpointError(where, expected="a step and a learning rate of at least 0", got=got)
-        for moment, views in self._moments.items():
-            for i, view in enumerate(views):
-                view.data = state[f"{moment}.{i}"]
-        self._step.data = state["step"]
+        backend = self._lr.backend
+        values = [
+            (view, as_tensor(state[f"{moment}.{i}"], backend))
+            for moment, views in self._moments.items()
+            for i, view in enumerate(views)
+        ]
+        values.append((self._step, full((), state["step"], "int64", backend=backend)))
         if self._schedule is None:
-            self._lr.data = state["lr"]
+            values.append((self._lr, full((), state["lr"], self._lr.dtype, backend=backend)))
+        for tensor, value in values:  # memory is taken before anything is written
+            tensor.data = value
 
     def __repr__(self) -> str:
         rate = "schedule" if self._schedule else f"{self.lr:g}"
@@ -263,6 +268,7 @@ def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> Tensor:
             total = part if total is None else total + part
         norm = ops.sqrt(total)
         factor = ops.minimum(max_norm / (norm + 1e-6), 1.0)
-        for p in with_grad:
-            p.grad = p.grad * factor
+        scaled = [p.grad * factor for p in with_grad]  # all of them, before any is replaced
+        for p, grad in zip(with_grad, scaled):
+            p.grad = grad
     return norm
