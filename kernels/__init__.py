@@ -9,6 +9,7 @@ This package knows nothing of the rest of tinynet.
 """
 
 from .expression import Expression
-from .registry import define, find, operations, register, targets
+from .registry import Kernel, define, derive, find, operations, register, targets
+from .tiles import tiled
 
-__all__ = ["Expression", "define", "find", "operations", "register", "targets"]
+__all__ = ["Expression", "Kernel", "define", "derive", "find", "operations", "register", "targets", "tiled"]

@@ -3,22 +3,94 @@
 Targets form chains from fast to obvious: what a target does not have is taken from the next one, and ``reference``
 has everything. A new operation therefore needs its reference kernel only (or, if it is elementwise, its expression),
 and runs everywhere.
+
+A kernel that needs memory beside its result says how much (``scratch``), and takes it as the keyword ``scratch``: one
+array of bytes, whose content means nothing before and after. So a caller that plans its memory hands over a piece of
+the plan; one that does not (eager mode) leaves it out, and the kernel takes what it needs for the time of the call.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from .expression import Expression
 
+
+class Kernel(functools.partial):
+    """A function ``kernel(out, *inputs, **attributes)``, and what a caller has to know of it.
+
+    Called without scratch it takes its own. It is a partial application because that is called at the speed of C: the
+    eager mode of small tensors is made of such calls.
+
+    Args:
+        function: computes; takes ``scratch=`` too if ``scratch`` is given.
+        operation, target: what it is a kernel of, and for.
+        scratch: ``scratch(out, *inputs, **attributes) -> int``, bytes beside the result. Of the arguments only
+            ``shape`` and ``dtype`` are looked at, so that descriptions without memory will do; several outputs come
+            as a tuple. None for a kernel that declares nothing (a reference kernel, which takes memory as it goes).
+        steps: ``steps(out, *inputs, scratch, **attributes) -> list of (function, arguments)``: the kernel on these
+            very arrays as plain calls, for a caller who will run it many times. None: the kernel is the one call.
+        eager: ``eager(out, *inputs, **attributes)`` computes in memory that it takes itself, where there is a better
+            way to do that than to hand bytes to ``function``.
+    """
+
+    __slots__ = ("_steps", "function", "operation", "scratch", "target")
+
+    def __new__(
+        cls,
+        function: Callable,
+        operation: str,
+        target: str,
+        scratch: Callable | None = None,
+        steps: Callable | None = None,
+        eager: Callable | None = None,
+    ):
+        if eager is not None or scratch is None:
+            self = super().__new__(cls, eager or function)
+        else:
+            self = super().__new__(cls, _in_own_scratch, function, scratch)
+        self.function, self.operation, self.target = function, operation, target
+        self.scratch, self._steps = scratch, steps
+        return self
+
+    def __repr__(self) -> str:
+        return f"<kernel {self.operation} on {self.target}>"
+
+    def scratch_bytes(self, out, *inputs, **attributes) -> int:
+        """How many bytes of scratch a call takes; 0 for a kernel that declares none."""
+        return 0 if self.scratch is None else self.scratch(out, *inputs, **attributes)
+
+    def bind(self, out, *inputs, scratch=None, **attributes) -> list[tuple[Callable, tuple]]:
+        """The kernel on these arrays as ``(function, arguments)`` calls, to be made in this order, again and again.
+
+        Args:
+            scratch: bytes, at least ``scratch_bytes`` of them, aligned to 64; None where that is 0.
+        """
+        if self.scratch is not None:
+            attributes["scratch"] = scratch
+        if self._steps is not None:
+            return self._steps(out, *inputs, **attributes)
+        return [(functools.partial(self.function, out, *inputs, **attributes), ())]
+
+
+def _in_own_scratch(function, scratch, out, *inputs, **attributes) -> None:
+    nbytes = scratch(out, *inputs, **attributes)
+    function(out, *inputs, scratch=bytes_beside(out[0] if isinstance(out, tuple) else out, nbytes), **attributes)
+
+
+def bytes_beside(array, nbytes: int):
+    """Fresh bytes in the memory that ``array`` is in."""
+    xp = array.__array_namespace__()
+    return xp.empty((nbytes,), dtype=xp.uint8, device=array.device)
+
+
 # target -> where to look next
 _FALLBACK = {"reference": None, "numpy": "reference", "cupy": "reference"}
-_kernels: dict[tuple[str, str, str | None], Callable] = {}
+_kernels: dict[tuple[str, str, str | None], Kernel] = {}
 _expressions: dict[str, Expression] = {}
 _loaded: set[str] = set()
-_found: dict[
-    tuple[str, str, str | None], Callable
-] = {}  # what ``find`` has answered; emptied when there is more to find
+_found: dict[tuple[str, str, str | None], Kernel] = {}  # what ``find`` answered; emptied when there is more to find
 
 
 def targets() -> tuple[str, ...]:
@@ -31,8 +103,12 @@ def operations() -> tuple[str, ...]:
     return tuple(sorted({name for name, _, _ in _kernels} | set(_expressions)))
 
 
-def register(operation: str, target: str = "reference", dtype: str | None = None) -> Callable[[Callable], Callable]:
+def register(
+    operation: str, target: str = "reference", dtype: str | None = None, scratch: Callable | None = None
+) -> Callable[[Callable], Callable]:
     """Decorator: the function is the kernel of ``operation`` on ``target``, for one element type or for all.
+
+    ``scratch`` says what memory it takes beside its result: see ``Kernel``.
 
     Example:
         >>> @register("cube")
@@ -45,12 +121,17 @@ def register(operation: str, target: str = "reference", dtype: str | None = None
     if target not in _FALLBACK:
         raise ValueError(f"register({operation!r}): expected a target among {targets()}, got {target!r}")
 
-    def add(kernel: Callable) -> Callable:
-        _kernels[operation, target, dtype] = kernel
-        _found.clear()
+    def file(kernel: Callable) -> Callable:
+        add(Kernel(kernel, operation, target, scratch), dtype)
         return kernel
 
-    return add
+    return file
+
+
+def add(kernel: Kernel, dtype: str | None = None) -> None:
+    """Files a kernel for its operation and target, for one element type or for all."""
+    _kernels[kernel.operation, kernel.target, dtype] = kernel
+    _found.clear()
 
 
 def define(operation: str, expression: Expression) -> None:
@@ -64,7 +145,7 @@ def expression(operation: str) -> Expression | None:
     return _expressions.get(operation)
 
 
-def find(operation: str, target: str, dtype: str | None = None) -> Callable:
+def find(operation: str, target: str, dtype: str | None = None) -> Kernel:
     """The best kernel that there is.
 
     Raises:
@@ -77,7 +158,7 @@ def find(operation: str, target: str, dtype: str | None = None) -> Callable:
     return _found[key]
 
 
-def _find(operation: str, target: str, dtype: str | None) -> Callable:
+def _find(operation: str, target: str, dtype: str | None) -> Kernel:
     if target not in _FALLBACK:
         raise ValueError(f"find({operation!r}): expected a target among {targets()}, got {target!r}")
     step: str | None = target
@@ -85,7 +166,7 @@ def _find(operation: str, target: str, dtype: str | None) -> Callable:
         _load(step)
         kernel = _kernels.get((operation, step, dtype)) or _kernels.get((operation, step, None))
         if kernel is None and operation in _expressions:
-            kernel = _derive(_expressions[operation], step)
+            kernel = derive(_expressions[operation], step, name=operation)
         if kernel is not None:
             return kernel
         step = _FALLBACK[step]
@@ -100,16 +181,37 @@ def forget(operation: str) -> None:
         del _kernels[key]
 
 
-def _derive(expression: Expression, target: str) -> Callable:
-    if target == "numpy":
-        import numpy
+REDUCTIONS = ("sum", "mean", "max", "min")
 
-        return expression.ufunc_kernel(numpy)
+
+def derive(expression: Expression, target: str, name: str = "fused", reduce: str | None = None) -> Kernel:
+    """The kernel that computes an expression on a target.
+
+    Args:
+        reduce: one of ``REDUCTIONS``, which is applied to the expression at once. The kernel then takes the attributes
+            ``axis``, a tuple of axes, counted from 0, of the shape to which the inputs are broadcast, and ``keepdims``.
+
+    Raises:
+        ValueError: an unknown target or reduction.
+    """
+    if target not in _FALLBACK or (reduce is not None and reduce not in REDUCTIONS):
+        raise ValueError(
+            f"derive({name!r}): expected a target among {targets()} and a reduction among {REDUCTIONS}, got {target!r} "
+            f"and {reduce!r}"
+        )
+    if target == "numpy":
+        from .cpu import blocks
+
+        return blocks.derive(expression, name, reduce)
+    if reduce is not None:
+        from .reference.reduction import reduced
+
+        return Kernel(reduced(expression, reduce), name, "reference")
     if target == "cupy":
         import cupy
 
-        return expression.ufunc_kernel(cupy)
-    return expression.reference_kernel()
+        return Kernel(expression.ufunc_kernel(cupy), name, target)
+    return Kernel(expression.reference_kernel(), name, "reference")
 
 
 def _load(target: str) -> None:
@@ -120,4 +222,4 @@ def _load(target: str) -> None:
     if target == "reference":
         from . import reference  # noqa: F401
     elif target == "numpy":
-        from .cpu import ufuncs  # noqa: F401
+        from .cpu import kernels  # noqa: F401

@@ -1,1 +1,4 @@
-"""Kernels for the host's processor; ``ufuncs`` has those that NumPy itself provides."""
+"""Kernels for the host's processor, in NumPy's own functions: none of them allocates an array.
+
+``lowering`` and ``blocks`` derive kernels from expressions; ``cutting`` has what all share; the rest is by hand.
+"""

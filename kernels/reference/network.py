@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..registry import register
 from .common import wide, write
-from .random import random_bits
+from .random import random_bits, threshold
 
 
 def log_softmax_of(x, axis):
@@ -38,6 +38,33 @@ def softmax_cross_entropy(out, logits, target):
     write(out, -xp.sum(weighted, axis=-1))
 
 
+def cross_entropy_slope(logits, target, g):
+    """The derivative of the rows of cross-entropy, in float64: (softmax * sum of t - t) * g."""
+    xp, logs = log_softmax_of(logits, -1)
+    if target.ndim == logits.ndim:
+        rows = xp.astype(target, logs.dtype)
+    else:
+        classes = xp.arange(logits.shape[-1], dtype=target.dtype, device=target.device)
+        rows = xp.astype(target[..., None] == classes, logs.dtype)
+    total = xp.sum(rows, axis=-1, keepdims=True)
+    return (xp.exp(logs) * total - rows) * wide(g)[1][..., None]
+
+
+@register("softmax_cross_entropy_grad")
+def softmax_cross_entropy_grad(out, logits, target, g):
+    """What the logits get where the rows of softmax_cross_entropy get g."""
+    write(out, cross_entropy_slope(logits, target, g))
+
+
+@register("softmax_cross_entropy_both")
+def softmax_cross_entropy_both(out, logits, target, g):
+    """The rows of softmax_cross_entropy, and what the logits get where those get g."""
+    rows, grad = out
+    slope = cross_entropy_slope(logits, target, g)
+    softmax_cross_entropy(rows, logits, target)
+    write(grad, slope)
+
+
 @register("mse")
 def mse(out, prediction, target):
     xp, prediction = wide(prediction)
@@ -54,9 +81,12 @@ def layer_norm(out, x, gain, bias, eps):
 
 
 @register("dropout")
-def dropout(out, x, step, p, seed, stream):
-    """x / (1 - p) where the random bits reach p, else 0: the mask is a function of (seed, stream, step) alone."""
+def dropout(out, x, step, p, seed, stream, offset=0):
+    """x / (1 - p) where the random bits reach p, else 0: the mask is a function of (seed, stream, step) alone.
+
+    ``offset`` is the place of x in a larger batch, counted in elements.
+    """
     xp = x.__array_namespace__()
-    kept = random_bits(x, step, seed, stream) >= min(round(p * 2**32), 2**32 - 1)
+    kept = random_bits(x, step, seed, stream, offset) >= threshold(p)
     scale = 1 / (1 - p) if p < 1 else 0.0
     out[...] = xp.where(kept, x * scale, xp.zeros_like(x)) if p < 1 else xp.zeros_like(x)

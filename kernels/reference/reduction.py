@@ -67,3 +67,15 @@ def sum_to(out, x, shape):
     stretched = tuple(i for i in range(x.ndim) if i < lead or (shape[i - lead] == 1 and x.shape[i] != 1))
     total = xp.sum(x, axis=stretched, keepdims=True) if stretched else x
     write(out, xp.reshape(total, shape))
+
+
+def reduced(expression, reduce: str):
+    """The kernel of an expression that is reduced at once, by the reduction of that name."""
+    function, reduction = expression.function(), {"sum": sum_, "mean": mean, "max": max_, "min": min_}[reduce]
+
+    def kernel(out, *inputs, axis, keepdims, **attributes):
+        xp = inputs[0].__array_namespace__()
+        value = xp.broadcast_arrays(function(xp, *inputs, **attributes), *inputs)[0]
+        reduction(out, value, axis=axis, keepdims=keepdims)
+
+    return kernel

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..expression import Expression, Node
+
 # W. J. Cody, "Rational Chebyshev approximations for the error function", Mathematics of Computation 23 (1969):
 # erf(x) = x P(x^2)/Q(x^2) near zero, 1 - exp(-x^2) P(|x|)/Q(|x|) in the middle, and for large |x|
 # 1 - exp(-x^2)/|x| (1/sqrt(pi) - P(x^-2)/(x^2 Q(x^-2))). Coefficients from the highest power down.
@@ -25,25 +27,31 @@ _FAR = (
 )  # fmt: skip
 
 
-def _ratio(coefficients, x):
-    top, bottom = coefficients
-    numerator, denominator = top[0], bottom[0]
-    for a, b in zip(top[1:], bottom[1:]):
-        numerator, denominator = numerator * x + a, denominator * x + b
-    return numerator / denominator
+def _ratio(coefficients, x: str) -> str:
+    """P(x) / Q(x) in the expression language, by Horner's rule."""
+    top, bottom = (str(each[0]) for each in coefficients)
+    for a, b in zip(*(each[1:] for each in coefficients)):
+        top, bottom = f"({top} * {x} + {a!r})", f"({bottom} * {x} + {b!r})"
+    return f"({top} / {bottom})"
+
+
+def _erf() -> Node:
+    square, size = "(x * x)", "abs(x)"
+    near = f"x * {_ratio(_NEAR, f'minimum({square}, 0.25)')}"
+    middle_at, far_at = f"minimum(maximum({size}, 0.46875), 4)", f"minimum(maximum({size}, 4), 6)"  # 6: erf is 1
+    inverse = f"(1 / ({far_at} * {far_at}))"
+    middle = f"(1 - exp(-{middle_at} * {middle_at}) * {_ratio(_MIDDLE, middle_at)})"
+    far = f"(1 - exp(-{far_at} * {far_at}) / {far_at} * (0.5641895835477562869 - {inverse} * {_ratio(_FAR, inverse)}))"
+    tail = f"where({size} <= 4, {middle}, {far})"
+    return Expression(f"where({size} <= 0.46875, {near}, where(x < 0, -{tail}, where(x > 0, {tail}, x)))").tree
+
+
+ERF = _erf()
 
 
 def erf(x):
     """The error function 2/sqrt(pi) * integral of exp(-t^2) from 0 to x, to the last digits of float64."""
-    xp = x.__array_namespace__()
-    size = xp.abs(x)
-    square = x * x
-    near = x * _ratio(_NEAR, xp.minimum(square, xp.asarray(0.25, dtype=x.dtype, device=x.device)))
-    one = xp.ones_like(x)
-    middle_at = xp.minimum(xp.maximum(size, 0.46875 * one), 4 * one)
-    far_at = xp.minimum(xp.maximum(size, 4 * one), 6 * one)  # beyond 6 the result is 1 in float64
-    inverse = 1 / (far_at * far_at)
-    middle = 1 - xp.exp(-middle_at * middle_at) * _ratio(_MIDDLE, middle_at)
-    far = 1 - xp.exp(-far_at * far_at) / far_at * (0.5641895835477562869 - inverse * _ratio(_FAR, inverse))
-    tail = xp.where(size <= 4, middle, far)
-    return xp.where(size <= 0.46875, near, xp.where(x < 0, -tail, xp.where(x > 0, tail, x)))
+    return _function(x.__array_namespace__(), x)
+
+
+_function = Expression(ERF).function()

@@ -11,6 +11,11 @@ def _decayed(g, p, weight_decay):
     return g + weight_decay * p if weight_decay else g
 
 
+@register("accumulate")
+def accumulate(out, x, value):
+    out[...] = x + value
+
+
 @register("gd")
 def gd(out, p, g, lr, weight_decay):
     """Gradient descent: p = p - lr g, with weight decay added to the gradient."""

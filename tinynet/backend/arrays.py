@@ -200,6 +200,18 @@ class _Block(np.ndarray):
     """
 
 
+class _Quiet(np.errstate):
+    """NumPy's own context for floating-point exceptions, which keeps the size of its buffers too.
+
+    Operands that are broadcast or strided go through such buffers, a few of 8192 elements for each call. Of 256 they
+    stay in the first-level cache.
+    """
+
+    def __enter__(self):
+        super().__enter__()
+        np.setbufsize(256)
+
+
 class NumPyBackend(Backend):
     """NumPy arrays in host memory."""
 
@@ -259,6 +271,9 @@ class NumPyBackend(Backend):
 
     def address(self, array):
         return array.__array_interface__["data"][0]
+
+    def quiet(self):
+        return _Quiet(all="ignore")
 
     def reshape(self, array, shape):
         try:

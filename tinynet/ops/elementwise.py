@@ -167,7 +167,7 @@ def _check_slope(spec, slope):
 
 leaky_relu = elementwise(
     "leaky_relu", "x", "where(x > 0, x, slope * x)", samples=unary(avoid=(0,)), attributes={"slope": 0.01},
-    vjp=(lambda g, y, x, slope: where(x > 0, g, g * slope),), keep=(0,), normalize=_check_slope,
+    vjp=(lambda g, y, x, slope: where(y > 0, g, g * slope),), keep=("y",), normalize=_check_slope,
     doc="x where positive, slope * x elsewhere (Maas et al. 2013); slope 0.01 by default.",
 )  # fmt: skip
 

@@ -12,6 +12,7 @@ import operator
 from tinynet.backend import as_dtype, is_integer
 from tinynet.errors import ArgumentError, DTypeError, RangeError, ShapeError
 
+from . import splitting
 from .record import REQUIRED, Op
 from .samples import Arg, Sample
 from .spec import Spec, as_shape, normalize_axis, same_dtype
@@ -92,7 +93,7 @@ getitem = Op(
     "getitem", "x", lambda x, index: Spec(_indexed_shape(x.shape, index), x.dtype), attributes={"index": REQUIRED},
     normalize=lambda x, index: {"index": normal_index(x.shape, index)},
     view=lambda backend, x, index: (x[(*_slices(index), ...)], True), samples=_index_samples, public=False,
-    vjp=(lambda g, y, x, index: setitem_zeros(g, index=index, shape=x.shape),),
+    vjp=(lambda g, y, x, index: setitem_zeros(g, index=index, shape=x.shape),), split=splitting.indexed,
     doc="x[index] for integers, slices, None and Ellipsis. A view.",
 )  # fmt: skip
 
@@ -107,7 +108,7 @@ def _setitem_zeros_rule(x, *, index, shape):
 setitem_zeros = Op(
     "setitem_zeros", "x", _setitem_zeros_rule, attributes={"index": REQUIRED, "shape": REQUIRED},
     normalize=lambda x, index, shape: {"index": normal_index(as_shape("setitem_zeros", shape), index), "shape": shape},
-    vjp=(lambda g, y, x, index, shape: getitem(g, index=index),), public=False,
+    vjp=(lambda g, y, x, index, shape: getitem(g, index=index),), public=False, split=splitting.placed,
     samples=lambda n: [
         Sample((Arg((n, 2)),), {"index": (slice(None), slice(0, 3, 2)), "shape": (n, 3)}),
         Sample((Arg((n, 1)),), {"index": (1, slice(None, None, -1), None), "shape": (2, n)}),
@@ -148,7 +149,7 @@ def _take_samples(n):
 take = Op(
     "take", "x indices", _take_rule, attributes={"axis": 0}, check=_take_check, samples=_take_samples, keep=(1,),
     normalize=lambda x, indices, axis: {"axis": normalize_axis("take", axis, x.ndim)},
-    vjp=(lambda g, y, x, i, axis: scatter_add(g, i, axis=axis, size=x.shape[axis]), None),
+    vjp=(lambda g, y, x, i, axis: scatter_add(g, i, axis=axis, size=x.shape[axis]), None), split=splitting.taken,
     doc="The slices of x at ``indices`` (integers, in any shape; negative ones count from the end) along an axis.",
 )  # fmt: skip
 
@@ -175,6 +176,7 @@ scatter_add = Op(
     keep=(1,),
     normalize=lambda x, i, axis, size: {"axis": normalize_axis("scatter_add", axis, x.ndim), "size": int(size)},
     vjp=(lambda g, y, x, i, axis, size: take(g, i, axis=axis), None), flops=lambda out, x, i, **_: x.size,
+    split=splitting.scattered,
     samples=_scatter_samples,
     doc="Zeros with ``size`` entries along ``axis``, to which the slices of x are added at ``indices``.",
 )  # fmt: skip
@@ -189,7 +191,7 @@ one_hot = Op(
     "one_hot", "indices", _one_hot_rule, attributes={"classes": REQUIRED, "dtype": "float32"},
     normalize=lambda i, classes, dtype: {"classes": int(classes), "dtype": as_dtype(dtype)},
     check=lambda backend, i, classes, dtype: check_range("one_hot", backend, i, 0, classes, "class indices"),
-    samples=lambda n: [Sample((Arg((n, 2), 0, 4, kind="int"),), {"classes": 4})],
+    samples=lambda n: [Sample((Arg((n, 2), 0, 4, kind="int"),), {"classes": 4})], split=splitting.rows,
     doc="Rows that are 1 at the index and 0 elsewhere.",
 )  # fmt: skip
 
@@ -207,6 +209,6 @@ bounded = Op(
     "bounded", "indices", _bounded_rule, attributes={"size": REQUIRED}, kernel=_bounded_kernel, public=False,
     view=lambda backend, indices, size: (indices, True),
     check=lambda backend, i, size: check_range("indexing", backend, i, -size, size, "indices"),
-    samples=lambda n: [Sample((Arg((n, 2), -4, 4, kind="int"),), {"size": 4})],
+    samples=lambda n: [Sample((Arg((n, 2), -4, 4, kind="int"),), {"size": 4})], split=splitting.rows,
     doc="The indices themselves, which have to be from -size to size - 1.",
 )  # fmt: skip

@@ -6,6 +6,7 @@ import math
 
 from tinynet.errors import ArgumentError, ShapeError
 
+from . import splitting
 from .elementwise import relu, sigmoid, tanh
 from .record import Op, Sample
 from .reduction import sum as sum_
@@ -61,6 +62,7 @@ def _matmul_samples(n):
 
 matmul = Op(
     "matmul", "a b", _matmul_rule, vjp=_matmul_vjp, keep=(0, 1), broadcasts=True, samples=_matmul_samples,
+    split=splitting.matrices,
     flops=lambda out, a, b: 2 * out.size * a.shape[-1],
     doc="""The matrix product, by NumPy's rules: (..., m, k) @ (..., k, n) -> (..., m, n), batches broadcast;
     a vector on the left is a row, on the right a column, and its axis is dropped from the result.""",
@@ -112,6 +114,7 @@ def _linear_samples(n):
 
 linear = Op(
     "linear", "x w b?", _linear_rule, attributes={"activation": None}, vjp=_linear_vjp, keep=(0, 1, "y"),
+    split=splitting.but_last,
     flops=lambda out, x, w, *b, activation: out.size * (2 * w.shape[0] + len(b)), samples=_linear_samples,
     doc="""activation(x W + b): x of shape (..., in), W of shape (in, out), b of shape (out) or left out.
 

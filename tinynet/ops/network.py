@@ -5,6 +5,7 @@ from __future__ import annotations
 from tinynet.backend import is_integer
 from tinynet.errors import ArgumentError, DTypeError, ShapeError
 
+from . import splitting
 from .elementwise import exp
 from .indexing import check_range, one_hot
 from .record import REQUIRED, Op, Sample
@@ -19,7 +20,7 @@ def _softmax_record(name, vjp, doc):
     return Op(
         name, "x", lambda x, axis: Spec(x.shape, same_dtype(name, x, kind="float")), attributes={"axis": -1},
         normalize=lambda x, axis: {"axis": normalize_axis(name, axis, x.ndim)}, vjp=(vjp,), keep=("y",),
-        overwrites=(0,),
+        overwrites=(0,), split=splitting.all_but("axis"),
         flops=lambda out, x, axis: 5 * x.size, doc=doc,
         samples=lambda n: [Sample((Arg((n, 3)),)), Sample((Arg((2, n, 2)),), {"axis": 0})],
     )  # fmt: skip
@@ -74,17 +75,10 @@ def _cross_entropy_check(backend, logits, target):
 
 def _cross_entropy_vjp(g, y, logits, target, needs):
     """(softmax - target) for the logits; minus log softmax for probability rows."""
-    grads = [None, None]
-    g = expand_dims(g, -1)
-    if needs[0]:
-        indexed = target.ndim < logits.ndim
-        rows = one_hot(target, classes=logits.shape[-1], dtype=logits.dtype) if indexed else target
-        probabilities = softmax(logits)
-        total = probabilities if indexed else probabilities * sum_(rows, axis=-1, keepdims=True)
-        grads[0] = (total - rows) * g
-    if needs[1]:
-        grads[1] = -log_softmax(logits) * g
-    return grads
+    return [
+        softmax_cross_entropy_grad(logits, target, g) if needs[0] else None,
+        -log_softmax(logits) * expand_dims(g, -1) if needs[1] else None,
+    ]
 
 
 def _cross_entropy_samples(n):
@@ -92,9 +86,40 @@ def _cross_entropy_samples(n):
     yield Sample((Arg((2, n, 4)), Arg((2, n, 4), kind="rows")))
 
 
+def _cross_entropy_grad_samples(n):
+    for sample in _cross_entropy_samples(n):
+        yield Sample((*sample.inputs, Arg(sample.inputs[0].shape[:-1])))
+
+
+def _cross_entropy_grad_rule(logits, target, g):
+    rows = _cross_entropy_rule(logits, target)
+    same_dtype("softmax_cross_entropy_grad", logits, g, kind="float")
+    if g.shape != rows.shape:
+        raise ShapeError("softmax_cross_entropy_grad", expected=f"a gradient of shape {rows.shape}", got=str(g.shape))
+    return Spec(logits.shape, logits.dtype)
+
+
+def _cross_entropy_grad_vjp(u, y, logits, target, g, needs):
+    """With p = softmax(logits), T = sum_k t_k and y = (p T - t) g, row by row."""
+    probabilities, along = softmax(logits), expand_dims(g, -1)
+    indexed = target.ndim < logits.ndim
+    rows = one_hot(target, classes=logits.shape[-1], dtype=logits.dtype) if indexed else target
+    total = 1.0 if indexed else sum_(rows, axis=-1, keepdims=True)
+    grads, scaled = [None, None, None], u * along
+    if needs[0]:
+        w = scaled * total
+        grads[0] = probabilities * (w - sum_(w * probabilities, axis=-1, keepdims=True))
+    if needs[1]:
+        grads[1] = sum_(scaled * probabilities, axis=-1, keepdims=True) - scaled
+    if needs[2]:
+        grads[2] = sum_(u * (probabilities * total - rows), axis=-1)
+    return grads
+
+
 softmax_cross_entropy = Op(
     "softmax_cross_entropy", "logits target", _cross_entropy_rule, check=_cross_entropy_check, vjp=_cross_entropy_vjp,
     keep=(0, 1), flops=lambda out, logits, target: 6 * logits.size, samples=_cross_entropy_samples,
+    split=splitting.rows_of_classes,
     doc="""Per row, -sum_k t_k log softmax(logits)_k, stable for any logits.
 
     Args:
@@ -105,6 +130,32 @@ softmax_cross_entropy = Op(
         RangeError: a label outside 0 to classes - 1.
         ShapeError, DTypeError: targets that do not belong to the logits.""",
 )  # fmt: skip
+
+
+softmax_cross_entropy_grad = Op(
+    "softmax_cross_entropy_grad", "logits target g", _cross_entropy_grad_rule, vjp=_cross_entropy_grad_vjp,
+    check=lambda backend, logits, target, g: _cross_entropy_check(backend, logits, target), keep=(0, 1, 2),
+    overwrites=(0,), split=splitting.rows_of_classes, flops=lambda out, logits, target, g: 7 * logits.size,
+    samples=_cross_entropy_grad_samples, public=False,
+    doc="""The gradient of ``softmax_cross_entropy`` for its logits: (softmax(logits) sum_k t_k - t) g, per row.
+
+    Args:
+        logits, target: as there. g: of the shape of its result, the gradient that comes in.""",
+)  # fmt: skip
+
+softmax_cross_entropy_both = Op(
+    "softmax_cross_entropy_both", "logits target g",
+    lambda logits, target, g: (_cross_entropy_rule(logits, target), _cross_entropy_grad_rule(logits, target, g)),
+    check=lambda backend, logits, target, g: _cross_entropy_check(backend, logits, target),
+    overwrites=((0, 1),), flops=lambda out, logits, target, g: 9 * logits.size,
+    samples=_cross_entropy_grad_samples, public=False,
+    doc="``softmax_cross_entropy`` and its gradient for the logits at once: exponentials are taken once.",
+)  # fmt: skip
+
+
+def _mse_split(n, axes, /, prediction, target):
+    cut = splitting.rows(n, axes, prediction, target)
+    return None if cut is None else splitting.Split(cut.cuts, splitting.MEAN)
 
 
 def _mse_rule(prediction, target):
@@ -120,7 +171,7 @@ def _mse_rule(prediction, target):
 
 
 mse = Op(
-    "mse", "prediction target", _mse_rule, keep=(0, 1), flops=lambda out, p, t: 3 * p.size,
+    "mse", "prediction target", _mse_rule, keep=(0, 1), flops=lambda out, p, t: 3 * p.size, split=_mse_split,
     vjp=(
         lambda g, y, p, t: (p - t) * (g * (2 / p.size)),
         lambda g, y, p, t: (t - p) * (g * (2 / p.size)),
@@ -161,7 +212,7 @@ def _layer_norm_vjp(g, y, x, gain, bias, needs, eps):
 
 layer_norm = Op(
     "layer_norm", "x gain bias", _layer_norm_rule, attributes={"eps": 1e-5}, vjp=_layer_norm_vjp, keep=(0, 1),
-    flops=lambda out, x, gain, bias, eps: 8 * x.size,
+    flops=lambda out, x, gain, bias, eps: 8 * x.size, split=splitting.but_last,
     samples=lambda n: [
         Sample((Arg((n, 4)), Arg((4,), 0.5, 1.5), Arg((4,)))), Sample((Arg((2, n, 3)), Arg((3,), 0.5, 1.5), Arg((3,)))),
         # a long last axis: what blocks of a kernel would cut
@@ -175,7 +226,7 @@ layer_norm = Op(
 )  # fmt: skip
 
 
-def _dropout_rule(x, step, *, p, seed, stream):
+def _dropout_rule(x, step, *, p, seed, stream, offset):
     same_dtype("dropout", x, kind="float")
     if not 0 <= p <= 1:
         raise ArgumentError("dropout", expected="a probability from 0 to 1", got=f"p={p}")
@@ -184,16 +235,17 @@ def _dropout_rule(x, step, *, p, seed, stream):
     return x
 
 
-def _dropout_vjp(g, y, x, step, p, seed, stream):
-    return dropout(g, step, p=p, seed=seed, stream=stream)
+def _dropout_vjp(g, y, x, step, p, seed, stream, offset):
+    return dropout(g, step, p=p, seed=seed, stream=stream, offset=offset)
 
 
 dropout = Op(
-    "dropout", "x step", _dropout_rule, attributes={"p": 0.5, "seed": REQUIRED, "stream": 0}, keep=(1,),
-    overwrites=(0,),
+    "dropout", "x step", _dropout_rule, attributes={"p": 0.5, "seed": REQUIRED, "stream": 0, "offset": 0},
+    keep=(1,), overwrites=(0,), split=splitting.with_offset,
     vjp=(_dropout_vjp, None), flops=lambda out, x, step, **_: x.size,
     samples=lambda n: [
-        Sample((Arg((n, 5)), Arg((), 0, 9, kind="int")), {"p": p, "seed": 7, "stream": 1}) for p in (0.5, 0.1, 1.0)
+        Sample((Arg((n, 5)), Arg((), 0, 9, kind="int")), {"p": p, "seed": 7, "stream": 1, "offset": offset})
+        for p, offset in ((0.5, 0), (0.1, 6), (1.0, 0))
     ],
     doc="""Each element is 0 with probability p, and x / (1 - p) otherwise (Srivastava et al. 2014, inverted form).
 
@@ -202,5 +254,6 @@ dropout = Op(
     Args:
         x: floating, of any shape.
         step: an int64 scalar tensor that changes from call to call.
-        p: the probability of a zero. seed, stream: integers.""",
+        p: the probability of a zero. seed, stream: integers.
+        offset: how many elements lie before x in the array of which it is a part.""",
 )  # fmt: skip

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 from tinynet import kernels
 from tinynet.errors import ArgumentError
 
-from . import door
+from . import door, splitting
 from .spec import Spec
 
 REQUIRED = object()
 _table: dict[str, Op] = {}
+_dtype_names: dict[object, str] = {}  # NumPy takes microseconds to say one
 
 
 class Sample(NamedTuple):
@@ -45,13 +46,17 @@ class Op:
         kernel: the reference kernel, if it is not registered already.
         view: ``f(backend, array, **attributes) -> (array, shares)``: the result as a view of the first input.
         updates: output index -> index of the input that it is written over, for operations that change their inputs.
-        overwrites: indices of inputs whose memory the output may take, if nobody else needs it.
+        overwrites: indices of inputs whose memory an output may take, if nobody else needs it: the first output, or
+            with a pair (input, output) that one.
         broadcasts: inputs are broadcast against each other, so that gradients are summed back to their shapes.
         normalize: ``f(*specs, **attributes) -> dict``: attributes in the one form that kernels see.
         check: ``f(backend, *arrays, **attributes)``: raises where *values* are out of range, before any write.
+        split: ``f(n, axes, *specs, **attributes) -> Split | None``: how it acts on parts of inputs of n rows, input i
+            along ``axes[i]`` (see ``splitting``). Elementwise operations have one by themselves; None: not at all.
         flops: ``f(output, *specs, **attributes) -> int``, arithmetic operations of one evaluation.
         samples: ``f(n) -> iterable of Sample`` for a size parameter n; may be empty for an n that cannot be.
         public: whether it is exported as ``tinynet.<name>``.
+        listed: whether it is put into the op table. What a program makes for itself (fused chains) is not.
         doc: the docstring.
     """
 
@@ -64,37 +69,48 @@ class Op:
         attributes: Mapping[str, Any] | None = None,
         vjp: tuple[Callable | None, ...] | Callable | None = None,
         keep: tuple[int | str, ...] = (),
-        expression: str | None = None,
+        expression: str | kernels.Expression | None = None,
         kernel: Callable | None = None,
         view: Callable | None = None,
         updates: Mapping[int, int] | None = None,
-        overwrites: tuple[int, ...] = (),
+        overwrites: tuple[int | tuple[int, int], ...] = (),
         broadcasts: bool = False,
         normalize: Callable[..., dict] | None = None,
         check: Callable | None = None,
+        split: Callable | None = None,
         flops: Callable[..., int] | None = None,
         samples: Callable[[int], Iterable[Sample]] | None = None,
         public: bool = True,
+        listed: bool = True,
         doc: str = "",
     ):
-        if name in _table:
+        if listed and name in _table:
             raise ArgumentError(f"op {name!r}", expected="a name that is not in the op table", got="one that is")
         names = inputs.split()
         self.name = self.__name__ = name
         self.__doc__ = doc
-        self.variadic = names[-1].endswith("*")
+        self.variadic = bool(names) and names[-1].endswith("*")
         self.optional = sum(each.endswith("?") for each in names)
         self.inputs = tuple(each.rstrip("*?") for each in names)
         self.attributes = dict(attributes or {})
         self.rule, self.vjp, self.keep, self.view, self.check = rule, vjp, frozenset(keep), view, check
         self.updates = dict(updates or {})
-        self.overwrites, self.broadcasts, self.normalize = overwrites, broadcasts, normalize
+        self.overwrites = tuple(each if isinstance(each, tuple) else (each, 0) for each in overwrites)
+        self.broadcasts, self.normalize = broadcasts, normalize
         self.flops, self.samples, self.public = flops, samples, public
-        self.expression = None
+        self.expression: kernels.Expression | None = None
+        self.split = split
         if expression is not None:
-            self.expression = kernels.Expression(expression, self.inputs, tuple(self.attributes))
-            kernels.define(name, self.expression)
+            given = isinstance(expression, kernels.Expression)
+            self.expression = (
+                expression if given else kernels.Expression(expression, self.inputs, tuple(self.attributes))
+            )
+            self.split = split or splitting.rows
             self.flops = flops or (lambda out, *specs, **attributes: self.expression.flops * out.size)
+        if not listed:
+            return
+        if self.expression is not None:
+            kernels.define(name, self.expression)
         if kernel is not None:
             kernels.register(name)(kernel)
         _table[name] = self
@@ -148,7 +164,10 @@ class Op:
 
     def kernel(self, target: str, dtype) -> Callable:
         """The kernel for a backend's target and an element type."""
-        return kernels.find(self.name, target, dtype.name)
+        name = _dtype_names.get(dtype)
+        if name is None:
+            name = _dtype_names[dtype] = dtype.name
+        return kernels.find(self.name, target, name)
 
     def cost(self, *specs: Spec, **attributes) -> tuple[int, int]:
         """(flops, bytes read and written) of one evaluation."""

@@ -8,6 +8,7 @@ import math
 
 from tinynet.errors import ArgumentError, ShapeError
 
+from . import splitting
 from .elementwise import exp
 from .record import REQUIRED, Op
 from .samples import Arg, Sample, reduction
@@ -18,8 +19,11 @@ def _count(spec: Spec, axis) -> int:
     return math.prod(spec.shape[i] for i in axis)
 
 
-def _reduction(name, *, kind="float", empty=False, extra=None, vjp=None, keep=(), doc):
-    """A record for a reduction. ``empty``: whether the reduction of nothing has a value (only a sum has)."""
+def _reduction(name, *, kind="float", empty=False, extra=None, vjp=None, keep=(), combine=None, doc):
+    """A record for a reduction. ``empty``: whether the reduction of nothing has a value (only a sum has).
+
+    ``combine``: how the results over parts of the reduced axes make the whole (see ``splitting``).
+    """
 
     def normalize(spec, *, axis, keepdims, **others):
         if not isinstance(keepdims, (bool, int)):
@@ -39,7 +43,8 @@ def _reduction(name, *, kind="float", empty=False, extra=None, vjp=None, keep=()
 
     return Op(
         name, "x", rule, attributes={"axis": None, "keepdims": False, **(extra or {})}, normalize=normalize, vjp=vjp,
-        keep=keep, flops=lambda out, x, **_: x.size, samples=reduction(empty), doc=doc,
+        keep=keep, flops=lambda out, x, **_: x.size, samples=reduction(empty), split=splitting.reduction(combine),
+        doc=doc,
     )  # fmt: skip
 
 
@@ -51,11 +56,11 @@ def _spread(t, x, axis, keepdims):
 _ARGS = "\n\nArgs:\n    axis: an axis, a tuple of axes, or None for all.\n    keepdims: keep reduced axes, with size 1."
 
 sum = _reduction(
-    "sum", kind="number", empty=True, doc="The sum of the elements." + _ARGS,
+    "sum", kind="number", empty=True, combine=splitting.SUM, doc="The sum of the elements." + _ARGS,
     vjp=(lambda g, y, x, axis, keepdims: broadcast_to(_spread(g, x, axis, keepdims), shape=x.shape),),
 )  # fmt: skip
 mean = _reduction(
-    "mean", doc="The arithmetic mean. ShapeError for no elements." + _ARGS,
+    "mean", combine=splitting.MEAN, doc="The arithmetic mean. ShapeError for no elements." + _ARGS,
     vjp=(lambda g, y, x, axis, keepdims: broadcast_to(_spread(g, x, axis, keepdims) / _count(x, axis), shape=x.shape),),
 )  # fmt: skip
 
@@ -117,7 +122,7 @@ def _argmax_samples(n):
 
 argmax = Op(
     "argmax", "x", _argmax_rule, attributes={"axis": None, "keepdims": False}, normalize=_argmax_normalize,
-    flops=lambda out, x, **_: x.size, samples=_argmax_samples,
+    flops=lambda out, x, **_: x.size, samples=_argmax_samples, split=splitting.reduction(None),
     doc="The index of the largest element (the first of equals), int64; over all elements in C order for axis None.",
 )  # fmt: skip
 
@@ -141,7 +146,7 @@ def _sum_to_samples(n):
 sum_to = Op(
     "sum_to", "x", _sum_to_rule, attributes={"shape": REQUIRED}, normalize=_sum_to_normalize,
     vjp=(lambda g, y, x, shape: broadcast_to(g, shape=x.shape),), flops=lambda out, x, **_: x.size,
-    samples=_sum_to_samples, public=False,
+    samples=_sum_to_samples, public=False, split=splitting.summed_to,
     doc="Sums over the axes along which ``shape`` was broadcast: the adjoint of ``broadcast_to``.",
 )  # fmt: skip
 
@@ -162,6 +167,6 @@ broadcast_to = Op(
     "broadcast_to", "x", _broadcast_rule, attributes={"shape": REQUIRED},
     normalize=lambda x, shape: {"shape": as_shape("broadcast_to", shape)},
     view=lambda backend, x, shape: (backend.xp.broadcast_to(x, shape), True),
-    vjp=(lambda g, y, x, shape: sum_to(g, shape=x.shape),), samples=_broadcast_samples,
+    vjp=(lambda g, y, x, shape: sum_to(g, shape=x.shape),), samples=_broadcast_samples, split=splitting.broadcast,
     doc="x repeated along new axes and axes of size 1. A view, not to be written to.",
 )  # fmt: skip

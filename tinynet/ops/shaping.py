@@ -7,6 +7,7 @@ import math
 from tinynet.backend import INTEGERS, as_dtype, is_floating
 from tinynet.errors import ArgumentError, DTypeError, ShapeError
 
+from . import splitting
 from .indexing import getitem
 from .record import REQUIRED, Op
 from .samples import Arg, Sample
@@ -39,7 +40,7 @@ def _reshape_samples(n):
 
 reshape = Op(
     "reshape", "x", _reshape_rule, attributes={"shape": REQUIRED}, normalize=_reshape_normalize,
-    view=lambda backend, x, shape: backend.reshape(x, shape), samples=_reshape_samples,
+    view=lambda backend, x, shape: backend.reshape(x, shape), samples=_reshape_samples, split=splitting.reshaped,
     vjp=(lambda g, y, x, shape: reshape(g, x.shape),),
     doc="The same elements in another shape, in C order; one size may be -1. A view where the memory allows.",
 )  # fmt: skip
@@ -64,6 +65,7 @@ def _transpose_samples(n):
 transpose = Op(
     "transpose", "x", _transpose_rule, attributes={"axes": None}, normalize=_transpose_normalize,
     view=lambda backend, x, axes: (backend.xp.permute_dims(x, axes), True), samples=_transpose_samples,
+    split=splitting.transposed,
     vjp=(lambda g, y, x, axes: transpose(g, tuple(axes.index(i) for i in range(len(axes)))),),
     doc="The axes in another order; reversed for axes None. A view.",
 )  # fmt: skip
@@ -81,6 +83,7 @@ expand_dims = Op(
     "expand_dims", "x", lambda x, axis: Spec(_expanded(x.shape, axis), x.dtype), attributes={"axis": REQUIRED},
     normalize=_expand_normalize, view=lambda backend, x, axis: (backend.xp.expand_dims(x, axis=axis), True),
     vjp=(lambda g, y, x, axis: reshape(g, x.shape),),
+    split=lambda n, axes, x, axis: splitting.Split(axes, splitting.JOIN, axes[0] + (axis <= axes[0])),
     samples=lambda n: [Sample((Arg((2, n)),), {"axis": axis}) for axis in (0, 1, -1)],
     doc="A new axis of size 1 at position ``axis`` of the result. A view.",
 )  # fmt: skip
@@ -102,6 +105,9 @@ squeeze = Op(
     "squeeze", "x", _squeeze_rule, attributes={"axis": None}, normalize=_squeeze_normalize,
     view=lambda backend, x, axis: (backend.xp.squeeze(x, axis=axis), True),
     vjp=(lambda g, y, x, axis: reshape(g, x.shape),),
+    split=lambda n, axes, x, axis: splitting.Split(
+        axes, splitting.JOIN, axes[0] - sum(i < axes[0] for i in axis)
+    ) if axes[0] not in axis else None,
     samples=lambda n: [Sample((Arg((1, n, 1)),), {"axis": axis}) for axis in (0, -1, (0, 2))],
     doc="Without the given axes, whose size must be 1; all such axes for None. A view.",
 )  # fmt: skip
@@ -139,6 +145,7 @@ def _concatenate_vjp(g, y, *parts, needs, axis):
 
 concatenate = Op(
     "concatenate", "parts*", _concatenate_rule, attributes={"axis": 0}, vjp=_concatenate_vjp,
+    split=splitting.joined_parts,
     normalize=lambda *parts, axis: _parts_of("concatenate", parts, axis, 0),
     samples=lambda n: [
         Sample((Arg((n, 2)), Arg((3, 2)), Arg((1, 2))), {"axis": 0}), Sample((Arg((2, n)), Arg((2, n))), {"axis": -1}),
@@ -163,7 +170,7 @@ def _stack_vjp(g, y, *parts, needs, axis):
 
 
 stack = Op(
-    "stack", "parts*", _stack_rule, attributes={"axis": 0}, vjp=_stack_vjp,
+    "stack", "parts*", _stack_rule, attributes={"axis": 0}, vjp=_stack_vjp, split=splitting.stacked,
     normalize=lambda *parts, axis: _parts_of("stack", parts, axis, 1),
     samples=lambda n: [Sample((Arg((2, n)), Arg((2, n)), Arg((2, n))), {"axis": axis}) for axis in (0, 1, -1)],
     doc="Tensors of one shape joined along a new axis. Takes them as arguments or as one list.",
@@ -191,6 +198,9 @@ def _pad_rule(x, *, widths, value):
 pad = Op(
     "pad", "x", _pad_rule,
     attributes={"widths": REQUIRED, "value": 0}, normalize=_pad_normalize, vjp=(_pad_vjp,),
+    split=lambda n, axes, x, widths, value: splitting.Split(
+        axes, splitting.JOIN, axes[0]
+    ) if widths[axes[0]] == (0, 0) else None,
     samples=lambda n: [Sample((Arg((2, n)),), {"widths": ((1, 0), (2, 3)), "value": 0.5})],
     doc="x with a border. widths: (before, after) for each axis, or one number for all; value: what fills it.",
 )  # fmt: skip
@@ -202,7 +212,7 @@ def _cast_vjp(g, y, x, dtype):
 
 cast = Op(
     "cast", "x", lambda x, dtype: Spec(x.shape, dtype), attributes={"dtype": REQUIRED}, vjp=(_cast_vjp,),
-    normalize=lambda x, dtype: {"dtype": as_dtype(dtype)}, public=False,
+    normalize=lambda x, dtype: {"dtype": as_dtype(dtype)}, public=False, split=splitting.rows,
     samples=lambda n: [Sample((Arg((n, 2)),), {"dtype": as_dtype(name)}) for name in ("float64", "float32")]
     + [Sample((Arg((n,), kind="int"),), {"dtype": as_dtype("float32")})],
     doc="The elements in another type. Differentiable between floating types.",
@@ -210,5 +220,6 @@ cast = Op(
 
 alias = Op(
     "alias", "x", lambda x: x, view=lambda backend, x: (x, True), vjp=(lambda g, y, x: g,), public=False,
+    split=splitting.rows,
     samples=lambda n: [Sample((Arg((n, 2)),))], doc="x itself, as another node of the tape.",
 )  # fmt: skip

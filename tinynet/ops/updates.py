@@ -1,4 +1,4 @@
-"""Operations that change their inputs: assignment, and one step of gradient descent and of Adam.
+"""Operations that change their inputs: assignment, addition, and one step of gradient descent and of Adam.
 
 Their results are their inputs, written over. Rates and step counts come as scalar tensors, because they change from
 call to call; what defines the method comes as attributes.
@@ -8,25 +8,41 @@ from __future__ import annotations
 
 from tinynet.errors import DTypeError, ShapeError
 
+from . import splitting
 from .record import REQUIRED, Op, Sample
 from .samples import Arg
 from .spec import INT64, Spec, broadcast_shapes, same_dtype
 
 
-def _assign_rule(x, value):
-    if value.dtype != x.dtype:
-        raise DTypeError(
-            "assign", expected=str(x.dtype), got=str(value.dtype), mend=f"convert it with .astype('{x.dtype}')"
-        )
-    if broadcast_shapes("assign", x.shape, value.shape) != x.shape:
-        raise ShapeError("assign", expected=f"a value that broadcasts to {x.shape}", got=str(value.shape))
-    return Spec(x.shape, x.dtype)
+def _write_rule(name, kind):
+    def rule(x, value):
+        same_dtype(name, x, kind=kind)
+        if value.dtype != x.dtype:
+            mend = f"convert it with .astype('{x.dtype}')"
+            raise DTypeError(name, expected=str(x.dtype), got=str(value.dtype), mend=mend)
+        if broadcast_shapes(name, x.shape, value.shape) != x.shape:
+            raise ShapeError(name, expected=f"a value that broadcasts to {x.shape}", got=str(value.shape))
+        return Spec(x.shape, x.dtype)
+
+    return rule
+
+
+def _write_samples(n):
+    yield Sample((Arg((n, 2)), Arg((n, 2))))
+    yield Sample((Arg((n, 2)), Arg(())))
 
 
 assign = Op(
-    "assign", "x value", _assign_rule, updates={0: 0}, public=False,
-    samples=lambda n: [Sample((Arg((n, 2)), Arg((n, 2)))), Sample((Arg((n, 2)), Arg(())))],
+    "assign", "x value", _write_rule("assign", "any"), updates={0: 0}, public=False, split=splitting.rows,
+    samples=_write_samples,
     doc="Writes ``value``, broadcast, over x.",
+)  # fmt: skip
+
+
+accumulate = Op(
+    "accumulate", "x value", _write_rule("accumulate", "number"), updates={0: 0}, public=False, split=splitting.rows,
+    flops=lambda out, x, value: x.size, samples=_write_samples,
+    doc="Adds ``value``, broadcast, to x in place.",
 )  # fmt: skip
 
 
@@ -52,12 +68,14 @@ _RATE = Arg((), 0.01, 0.1)
 
 gd = Op(
     "gd", "p g lr", _update_rule("gd", 1, 1), attributes={"weight_decay": 0.0}, updates={0: 0}, public=False,
+    split=splitting.first_axis,
     samples=lambda n: [Sample((Arg((n, 2)), Arg((n, 2)), _RATE), {"weight_decay": d}) for d in (0.0, 0.1)],
     flops=lambda out, *_, **__: 2 * out.size, doc="p = p - lr (g + weight_decay p).",
 )  # fmt: skip
 
 gd_momentum = Op(
     "gd_momentum", "p g velocity lr", _update_rule("gd_momentum", 1, 2), updates={0: 0, 1: 2}, public=False,
+    split=splitting.first_axis,
     attributes={"momentum": REQUIRED, "nesterov": False, "weight_decay": 0.0},
     samples=lambda n: [
         Sample((*(Arg((n, 2)),) * 3, _RATE), {"momentum": 0.9, "nesterov": nesterov, "weight_decay": 0.1})
@@ -69,6 +87,7 @@ gd_momentum = Op(
 
 adam = Op(
     "adam", "p g m v lr step", _update_rule("adam", 2, 3), updates={0: 0, 1: 2, 2: 3}, public=False,
+    split=splitting.first_axis,
     attributes={"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0, "decoupled": False},
     samples=lambda n: [
         Sample(
