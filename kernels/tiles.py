@@ -11,7 +11,10 @@ from typing import NamedTuple
 
 from .registry import Kernel
 
-TILE_BYTES = 512 * 1024  # within a core's second-level cache, and rows enough for a matrix product to run at speed
+# A matrix product packs its right operand anew for each tile, so that small tiles cost time. Product and Adam for a
+# weight of 2048 x 2048 from 512 rows, one core, of the speed of the two one after the other: tiles of 256 KiB 0.65,
+# 512 KiB 0.82, 1 MiB 0.94, 1.5 MiB 0.99, 2 MiB 0.97.
+TILE_BYTES = 1536 * 1024
 _ALIGNMENT = 64
 
 

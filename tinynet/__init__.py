@@ -6,6 +6,7 @@
     tn.exp, tn.matmul ...       the operations, one record each            (ops)
     tn.nn, tn.losses, tn.optim  layers, losses, optimizers and schedules
     tn.capture                  a training step as a program               (program, memory)
+    tn.Arena                    an allocator of its own for eager tensors  (memory)
     tn.data                     data sets, their readers, batches
     tn.fit, tn.save ...         training and its files                     (train)
     tn.use_backend, tn.seed     where arrays live, and randomness          (backend)
@@ -38,11 +39,13 @@ globals().update(_operations)
 # name -> the room that has it; loaded at first use
 _LAZY = {
     **{room: room for room in ("data", "losses", "memory", "nn", "optim", "program", "train")},
+    "Arena": "memory",
     "capture": "program",
-    **dict.fromkeys(("History", "evaluate", "fit", "load", "predict", "save"), "train"),
+    **dict.fromkeys(("History", "evaluate", "fit", "load", "plan", "predict", "save"), "train"),
 }
 
 __all__ = [
+    "Arena",
     "History",
     "Tensor",
     "arange",
@@ -65,6 +68,7 @@ __all__ = [
     "ones",
     "ops",
     "optim",
+    "plan",
     "predict",
     "program",
     "register_backend",

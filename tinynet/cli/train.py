@@ -19,8 +19,8 @@ from tinynet.train.safetensors import atomic_write
 from .sources import SOURCES, Source
 
 _SETTINGS = {"activation", "backend", "batch", "dropout", "epochs", "hidden", "lr", "optimizer", "seed", "weight_decay"}
-_OPTIMIZERS = ("adam", "adamw", "gd")
-_ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "silu", "leaky_relu", "softplus")
+OPTIMIZERS = ("adam", "adamw", "gd")
+ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "silu", "leaky_relu", "softplus")
 
 
 def add_parsers(commands) -> None:
@@ -44,30 +44,32 @@ def add_parsers(commands) -> None:
 
 def _add_settings(parser) -> None:
     add = parser.add_argument
-    add("--hidden", type=_sizes, metavar="N,N", help="sizes of the hidden layers, or 'none'")
-    add("--activation", choices=_ACTIVATIONS, default="relu", help="of the hidden layers (relu)")
+    add("--hidden", type=sizes, metavar="N,N", help="sizes of the hidden layers, or 'none'")
+    add("--activation", choices=ACTIVATIONS, default="relu", help="of the hidden layers (relu)")
     add("--dropout", type=float, metavar="P", help="probability of a zero after each hidden layer")
     add("--epochs", type=int, metavar="N")
     add("--batch", type=int, metavar="N", help="samples per step")
     add("--lr", type=float, metavar="RATE", help="peak of the one-cycle schedule")
-    add("--optimizer", choices=_OPTIMIZERS, default="adam", help="(adam)")
+    add("--optimizer", choices=OPTIMIZERS, default="adam", help="(adam)")
     add("--weight-decay", type=float, default=0.0, metavar="RATE")
     add("--seed", type=int, default=0, help="of weights, dropout, shuffling and the split (0)")
     add("--backend", help="numpy or cupy; by default TINYNET_BACKEND, or numpy")
+    add("--memory", metavar="SIZE", help="budget of a step beyond parameters, moments and batch, such as 8MB or 64MiB")
     add("--out", metavar="DIR", help="folder for the run; by default a new one in runs/")
     parser.set_defaults(run=_train)
 
 
-def _sizes(text: str) -> list[int]:
+def sizes(text: str) -> list[int]:
+    """Sizes of layers as the command line gives them."""
     if text in ("none", "0", ""):
         return []
     try:
-        sizes = [int(part) for part in text.split(",")]
+        found = [int(part) for part in text.split(",")]
     except ValueError:
-        sizes = [0]
-    if min(sizes) < 1:
+        found = [0]
+    if min(found) < 1:
         raise argparse.ArgumentTypeError(f"expected sizes such as 64,64 or 'none', got {text!r}")
-    return sizes
+    return found
 
 
 def _train(args) -> None:
@@ -110,11 +112,14 @@ def _work(settings: dict, folder: str, resume: bool) -> None:
         chosen = source.defaults | chosen
         print(source.title)
         model = _model(source, args.activation, chosen)
-        sizes = "-".join(map(str, [source.train.x.shape[1], *chosen["hidden"], source.outputs]))
+        shown = "-".join(map(str, [source.train.x.shape[1], *chosen["hidden"], source.outputs]))
         parameters = sum(p.size for p in model.parameters())
-        print(f"network {sizes}, {parameters:,} parameters, on {model.parameters()[0].backend.name}")
+        print(f"network {shown}, {parameters:,} parameters, on {model.parameters()[0].backend.name}")
         optimizer = _optimizer(model, args, chosen, len(source.train))
         loader = tn.data.Loader(source.train, chosen["batch"], seed=args.seed)
+        memory = getattr(args, "memory", None)  # runs of older versions have no such setting
+        if model.parameters()[0].backend.captures:
+            print(_planned(model, source, optimizer, min(chosen["batch"], len(source.train)), memory))
         os.makedirs(folder, exist_ok=True)  # nothing is written before everything has been found right
         _write_json(folder, "config.json", {"settings": settings, "chosen": chosen, "environment": _environment()})
         checkpoint = os.path.join(folder, "checkpoint.safetensors")
@@ -131,7 +136,7 @@ def _work(settings: dict, folder: str, resume: bool) -> None:
                 training.Checkpoint(checkpoint, every=max(1, chosen["epochs"] // 10), extra=source.extra),
             ],
             resume=checkpoint if resume else None,
-            capture=model.parameters()[0].backend.name == "numpy",
+            memory=memory,
         )
         seconds = time.perf_counter() - start
         history.save(os.path.join(folder, "history.json"))
@@ -201,6 +206,13 @@ def _report(model, source: Source, history, seconds: float, parameters: int, fol
     for label, text in lines:
         print(f"{label.ljust(width)}  {text}")
     return metrics
+
+
+def _planned(model, source: Source, optimizer, batch: int, memory) -> str:
+    """What a step will take, in a line; and what is done to keep to a budget."""
+    plan = tn.plan(model, source.loss, optimizer, batch, source.train.x.shape[1:], memory)
+    took = f"{plan.workspace_bytes / 2**20:,.2f} MiB beyond parameters, moments and the batch"
+    return "\n".join([f"a step of {batch:,} takes {took}", *plan.notes])
 
 
 def _equation(layer, preprocessor) -> str:

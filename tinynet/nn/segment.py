@@ -14,6 +14,8 @@ from tinynet.backend import Backend
 from tinynet.errors import BackendError, DTypeError
 from tinynet.ops.door import Value
 
+from .abstract import is_abstract
+
 ALIGNMENT = 64
 
 
@@ -26,7 +28,7 @@ class Segment:
         backend: where the memory is.
 
     Attributes:
-        flat: the backend's one-dimensional array.
+        flat: the backend's one-dimensional array; None in an abstract segment, whose views have no memory.
         offsets: where each array begins, in elements.
         views: the arrays, as views of ``flat``.
         nbytes: the size of ``flat``.
@@ -39,9 +41,13 @@ class Segment:
         for shape in shapes:
             self.offsets.append(end)
             end += -(-math.prod(shape) // unit) * unit
-        self.flat = backend.zeros((end,), dtype)
         self.nbytes = end * dtype.itemsize
         self.owners: list[int] = []
+        if is_abstract():
+            self.flat = None
+            self.views = [backend.xp.broadcast_to(backend.zeros((), dtype), shape) for shape in shapes]
+            return
+        self.flat = backend.zeros((end,), dtype)
         self.views = [
             backend.reshape(self.flat[start : start + math.prod(shape)], shape)[0]
             for start, shape in zip(self.offsets, shapes)

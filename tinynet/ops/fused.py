@@ -45,12 +45,12 @@ class Chain(Op):
             self.expression = self.split = None
 
     def kernel(self, target: str, dtype) -> kernels.Kernel:
-        return _derived(self.body, target, self.name, self.reduce)
+        return _derived(self.body.tree, self.body.inputs, target, self.name, self.reduce)
 
 
 @functools.lru_cache(maxsize=1024)
-def _derived(expression, target, name, reduce):
-    return kernels.derive(expression, target, name, reduce=reduce)
+def _derived(tree, inputs, target, name, reduce):
+    return kernels.derive(kernels.Expression(tree, inputs), target, name, reduce=reduce)
 
 
 class Tiled(Op):

@@ -1,13 +1,18 @@
-"""``MemoryPlan``: where each tensor of a program lies in its arena, and how much that takes."""
+"""``MemoryPlan``: where each tensor of a program lies in its arena, and how much that takes.
+
+Made of a graph and nothing else: no array is touched, so a plan can be had before there is memory for anything.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import NamedTuple
 
-from tinynet.memory import Lifetime, check_plan, memory_map, plan_offsets
+from tinynet.memory import Lifetime, Offsets, check_plan, lower_bound, memory_map, plan_offsets
 
 from .graph import INPUT, Graph
+
+_TAGS = {"forward": "activation", "backward": "gradient", "update": "update"}  # phase -> what it makes
 
 
 class PlannedTensor(NamedTuple):
@@ -24,25 +29,35 @@ class PlannedTensor(NamedTuple):
 class MemoryPlan:
     """The memory of a program beyond the tensors that outlive it.
 
+    Args:
+        graph: what is planned.
+        target: whose kernels run it; they say how much scratch they take.
+        alignment: of every offset, in bytes.
+        effort: of the search for offsets; 0 for greedy passes only.
+
     Attributes:
         peak_bytes: the size of the arena.
         lower_bound_bytes: the size below which no plan of these lifetimes can go.
+        input_bytes: what of the peak the arguments of a call take: the batch itself.
+        workspace_bytes: the rest, which is what a memory budget is about.
         tensors: one ``PlannedTensor`` per piece of memory.
         offsets: storage -> offset in bytes.
+        scratch: position of an instruction -> (offset, bytes) of the scratch of its kernel.
     """
 
-    def __init__(self, graph: Graph, alignment: int = 64):
-        lifetimes = graph.lifetimes()
-        self._items = []
-        for storage, (first, last) in lifetimes.items():
-            register = graph.registers[storage]
-            tag = "input" if register.kind == INPUT else "temporary"
-            self._items.append(Lifetime(first, last, register.spec.nbytes, register.name, tag))
-        placed = plan_offsets(self._items, alignment=alignment)
+    def __init__(self, graph: Graph, target: str = "numpy", alignment: int = 64, effort: float = 1.0):
+        self._items, storages, places = _items(graph, target)
+        placed: Offsets = plan_offsets(self._items, alignment=alignment, effort=effort)
         check_plan(self._items, placed.offsets, alignment, placed.peak_bytes)
         self.alignment = alignment
         self.peak_bytes, self.lower_bound_bytes = placed.peak_bytes, placed.lower_bound_bytes
-        self.offsets = dict(zip(lifetimes, placed.offsets))
+        self.input_bytes = _input_bytes(graph, alignment)
+        self.workspace_bytes = self.peak_bytes - self.input_bytes
+        self.offsets = dict(zip(storages, placed.offsets))
+        self.scratch = {
+            place: (at, item.size)
+            for place, at, item in zip(places, placed.offsets[len(storages) :], self._items[len(storages) :])
+        }
         self.tensors = [
             PlannedTensor(item.name, item.tag, at, item.size, item.first, item.last)
             for item, at in zip(self._items, placed.offsets)
@@ -66,3 +81,41 @@ class MemoryPlan:
         """Writes the memory map as a picture: time across, addresses up."""
         offsets = [t.offset for t in self.tensors]
         Path(path).write_text(memory_map(self._items, offsets, alignment=self.alignment), encoding="utf-8")
+
+
+def workspace_bound(graph: Graph, target: str, alignment: int = 64) -> int:
+    """The least workspace that any plan of the graph can have, in bytes; without placing anything."""
+    return lower_bound(_items(graph, target)[0], alignment) - _input_bytes(graph, alignment)
+
+
+def _input_bytes(graph: Graph, alignment: int) -> int:
+    storages = {graph.storage(register) for register in graph.inputs}
+    return sum(-(-graph.spec(storage).nbytes // alignment) * alignment for storage in storages)
+
+
+def _items(graph: Graph, target: str) -> tuple[list[Lifetime], list[int], list[int]]:
+    """Lifetimes of all storages, then of all scratch; the storages, and the instructions that the scratch is of."""
+    lifetimes, makers = graph.lifetimes(), graph.makers()
+    items = []
+    for storage, (first, last) in lifetimes.items():
+        register = graph.registers[storage]
+        if register.kind == INPUT:
+            items.append(Lifetime(first, last, register.spec.nbytes, register.name, "input"))
+        else:
+            maker = graph.instructions[makers[storage]]
+            name = f"{register.name} {maker.op.name}"
+            items.append(Lifetime(first, last, register.spec.nbytes, name, _TAGS[maker.phase]))
+    places = []
+    for i, each in enumerate(graph.instructions):
+        nbytes = 0 if each.view else scratch_bytes(graph, each, target)
+        if nbytes:
+            items.append(Lifetime(i, i, nbytes, f"scratch of {each.op.name}", "scratch"))
+            places.append(i)
+    return items, list(lifetimes), places
+
+
+def scratch_bytes(graph: Graph, each, target: str) -> int:
+    """What the kernel of an instruction takes beside its result."""
+    outs = tuple(graph.spec(register) for register in each.outputs)
+    kernel = each.op.kernel(target, outs[0].dtype)
+    return kernel.scratch_bytes(outs[0] if len(outs) == 1 else outs, *graph.operands(each), **each.attributes)

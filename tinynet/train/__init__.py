@@ -1,6 +1,8 @@
 """Training: the loops, what may look on, what is remembered, and what is written to disk.
 
 loop          fit, evaluate, predict
+step          the training step, and losses and optimizers by name
+planning      plan: what a step will take, before there is memory for it
 run           Run: a training under way, and how it is taken up again
 callbacks     Progress, EarlyStopping, Checkpoint, CSVLog
 history       History: one row of numbers per epoch
@@ -12,6 +14,7 @@ from .callbacks import Callback, Checkpoint, CSVLog, EarlyStopping, Progress
 from .checkpoint import load, load_extra, save
 from .history import History
 from .loop import evaluate, fit, predict
+from .planning import StepPlan, plan
 from .run import Run
 
 __all__ = [
@@ -22,10 +25,12 @@ __all__ = [
     "History",
     "Progress",
     "Run",
+    "StepPlan",
     "evaluate",
     "fit",
     "load",
     "load_extra",
+    "plan",
     "predict",
     "save",
 ]

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from tinynet import losses, optim, program
+from tinynet import program
 from tinynet.autograd import no_grad
 from tinynet.backend import is_floating
 from tinynet.data import Dataset, Loader
-from tinynet.errors import ArgumentError
+from tinynet.errors import ArgumentError, CaptureError
 from tinynet.nn import Module
 from tinynet.optim import Optimizer
 from tinynet.tensor import Tensor, tensor
@@ -26,9 +26,7 @@ from tinynet.tensor import Tensor, tensor
 from .callbacks import Callback
 from .history import History
 from .run import Run, Totals
-
-_LOSSES = {"mse": losses.mse, "cross_entropy": losses.cross_entropy}
-_OPTIMIZERS = {"gd": optim.GD, "adam": optim.Adam, "adamw": optim.AdamW}
+from .step import named_loss, named_optimizer, training_step
 
 
 class _Interrupt:
@@ -73,7 +71,8 @@ def fit(
     shuffle: bool = True,
     seed: int = 0,
     resume=None,
-    capture: bool = False,
+    capture: bool = True,
+    memory: str | int | None = None,
 ) -> History:
     """Trains a model.
 
@@ -92,8 +91,11 @@ def fit(
         clip_norm: bound of the gradients' joint norm.
         resume: a file of the ``Checkpoint`` callback. Training goes on from there, to the same numbers as if it had
             never stopped.
-        capture: run the step as a program (see ``tn.capture``): to the same bits, and faster. The model, the loss and
-            the penalty must then be what a program can do.
+        capture: run the step as a program (see ``tn.capture``), which is faster and has its memory planned. The model,
+            the loss and the penalty must then be what a program can do; with False they may do anything. On a backend
+            that cannot hold a program's arena the step runs eagerly in any case.
+        memory: a budget for the step, in bytes or as "64MB", beyond parameters, moments and the batch (see
+            ``tn.capture``).
 
     Returns:
         The ``History``. It is returned also when Ctrl-C stops training, which it does between two steps, after the
@@ -102,17 +104,18 @@ def fit(
     Raises:
         ArgumentError: an unknown name or a number out of range. The typed errors of the engine for data that does not
         fit the model.
+        CaptureError: the step cannot be a program; the message names the line.
+        PlanError: ``memory`` is too little; the message names the least that would do.
     """
     if isinstance(epochs, bool) or not isinstance(epochs, (int, np.integer)) or epochs < 1:
         raise ArgumentError("fit", expected="epochs to be an integer of at least 1", got=repr(epochs))
-    loss_function = _named("loss", loss, _LOSSES)
-    optimizer = _optimizer(optimizer, model)
+    loss_function = named_loss(loss)
+    optimizer = named_optimizer(optimizer, model)
     loader = train if isinstance(train, Loader) else Loader(_dataset("fit", train), batch_size, shuffle, seed)
     valid = valid if valid is None else _dataset("fit", valid)
     run = Run(model, optimizer, loader, int(epochs))
-    step = _step(model, loss_function, optimizer, penalty, clip_norm)
-    if capture:
-        step = program.capture(step)
+    step = training_step(model, loss_function, optimizer, penalty, clip_norm)
+    step = _as_program(step, model, capture, memory)
     if resume is not None:
         run.resume(resume)
     callbacks = list(callbacks)
@@ -135,20 +138,25 @@ def fit(
     return run.history
 
 
-def _step(model: Module, loss_function, optimizer: Optimizer, penalty, clip_norm) -> Callable[[Tensor, Tensor], Tensor]:
-    """One step of training on a batch, as a function that can be captured."""
+def _as_program(step, model: Module, capture: bool, memory):
+    """The step captured, where that is wanted and the backend can do it."""
+    first = next(iter(model.parameters()), None)
+    able = first is not None and first.backend.captures
+    if memory is not None and not (capture and able):
+        got = f"the backend {first.backend.name}" if capture and first is not None else f"capture={capture}"
+        raise ArgumentError("fit", expected="a step that can be planned, with memory=", got=got)
+    if not (capture and able):
+        return step
+    captured = program.capture(step, memory=memory)
 
-    def step(x: Tensor, y: Tensor) -> Tensor:
-        optimizer.zero_grad()
-        loss = loss_function(model(x), y)
-        objective = loss if penalty is None else loss + penalty(model)
-        objective.backward()
-        if clip_norm is not None:
-            optim.clip_grad_norm(optimizer.params, clip_norm)
-        optimizer.step()
-        return loss.detach()
+    def run(x: Tensor, y: Tensor) -> Tensor:
+        try:
+            return captured(x, y)
+        except CaptureError as error:
+            error.add_note("fit(..., capture=False) trains without a program")
+            raise
 
-    return step
+    return run
 
 
 def _epoch(run: Run, step, loss_function, valid, callbacks) -> None:
@@ -205,7 +213,7 @@ def evaluate(
     Raises:
         ArgumentError: no samples. Otherwise as ``fit``.
     """
-    data, loss_function = _dataset("evaluate", data), _named("loss", loss, _LOSSES)
+    data, loss_function = _dataset("evaluate", data), named_loss(loss)
     outputs, total = [], 0.0
     for x, y, output in _outputs("evaluate", model, data, batch_size):
         with no_grad():
@@ -267,28 +275,3 @@ def _dataset(where: str, data) -> Dataset:
     if isinstance(data, (tuple, list)) and len(data) == 2:
         return Dataset(*(each.numpy() if isinstance(each, Tensor) else each for each in data))
     raise ArgumentError(where, expected="a Dataset or a pair (x, y)", got=type(data).__name__)
-
-
-def _named(what: str, value, table: dict):
-    if callable(value):
-        return value
-    if value not in table:
-        raise ArgumentError("fit", expected=f"{what} to be a function or one of {', '.join(table)}", got=repr(value))
-    return table[value]
-
-
-def _optimizer(optimizer, model: Module) -> Optimizer:
-    if isinstance(optimizer, Optimizer):
-        if not {id(p) for p in optimizer.params} & {id(p) for p in model.parameters()}:
-            raise ArgumentError(
-                "fit", expected="an optimizer over parameters of this model", got=f"{optimizer!r} over others",
-                mend="make it of model.parameters(), after copying or loading the model",
-            )  # fmt: skip
-        return optimizer
-    if optimizer not in _OPTIMIZERS:
-        raise ArgumentError(
-            "fit", expected=f"an Optimizer, or one of {', '.join(_OPTIMIZERS)}", got=repr(optimizer),
-            mend="make one: tn.optim.Adam(model.parameters(), lr=1e-3)",
-        )  # fmt: skip
-    options = {"lr": 0.01} if optimizer == "gd" else {}
-    return _OPTIMIZERS[optimizer](model.parameters(), **options)

@@ -1,0 +1,53 @@
+"""From a traced graph to one that is ready to be planned: which passes run, and in which order.
+
+What keeps every bit runs always, so that the program without fusion gives the bits of eager mode. ``budget`` puts
+recomputation and micro-batches in between: they are changes of the graph as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tinynet.kernels.tiles import TILE_BYTES
+
+from . import passes
+from .graph import Graph
+
+
+def simplify(graph: Graph) -> None:
+    """What is worth doing once, before anything is chosen: constants, repetitions, dead code."""
+    passes.remove_dead(graph)
+    passes.fold(graph)
+    passes.share_common(graph)
+    passes.mask_from_output(graph)
+    passes.remove_dead(graph)
+
+
+def finish(graph: Graph, fuse: bool, tile_bytes: int = TILE_BYTES) -> None:
+    """The rest of the way: updates early, fusion, results in place of what dies."""
+    passes.hoist_updates(graph)
+    if fuse:
+        passes.apply_activations(graph)
+        passes.join_cross_entropy(graph)
+        passes.fuse_elementwise(graph)
+        passes.tile_updates(graph, tile_bytes)
+    passes.remove_dead(graph)
+    passes.write_in_place(graph)
+
+
+def compiled(
+    graph: Graph, fuse: bool, change: Callable[[Graph], Graph] | None = None, tile_bytes: int = TILE_BYTES
+) -> Graph:
+    """A new graph that computes what ``graph`` does.
+
+    Args:
+        graph: as ``simplify`` left it; it is not changed.
+        fuse: whether rounding may change.
+        change: what is to be done between, on a copy.
+        tile_bytes: of what is computed in tiles, how much is held at a time.
+    """
+    graph = graph.copy()
+    if change is not None:
+        graph = change(graph)
+    finish(graph, fuse, tile_bytes)
+    return graph

@@ -1,0 +1,40 @@
+"""Passes: each takes a graph and makes it smaller, faster or leaner, and leaves what it computes.
+
+dead           instructions whose results nobody needs
+folding        constants computed, and views and factors that change nothing
+common         what is computed twice, computed once
+activation     linear and the activation after it
+mask           which side of zero x is on, told from relu(x), so that x can die
+hoisting       updates as early as they may be, so that gradients die early
+cross_entropy  the loss and its gradient from one softmax
+fusion         chains of elementwise operations, with a reduction at the end
+tiling         products of matrices that an update uses up tile by tile
+inplace        results written over inputs that nobody needs any more
+
+Each has one function of a graph, which it changes; ``compile`` says in which order they run. Those that keep every bit
+of a result run always; those that may change rounding only with ``fuse=True``.
+"""
+
+from .activation import apply_activations
+from .common import share_common
+from .cross_entropy import join_cross_entropy
+from .dead import remove_dead
+from .folding import fold
+from .fusion import fuse_elementwise
+from .hoisting import hoist_updates
+from .inplace import write_in_place
+from .mask import mask_from_output
+from .tiling import tile_updates
+
+__all__ = [
+    "apply_activations",
+    "fold",
+    "fuse_elementwise",
+    "hoist_updates",
+    "join_cross_entropy",
+    "mask_from_output",
+    "remove_dead",
+    "share_common",
+    "tile_updates",
+    "write_in_place",
+]

@@ -1,0 +1,97 @@
+"""Tiles: a product of matrices that only an update reads is computed and spent tile by tile, and never stands whole.
+
+So a weight's gradient takes the memory of one tile. An update may also read the product through elementwise operations
+(weight decay added to the gradient, say); those are taken along.
+"""
+
+from __future__ import annotations
+
+from tinynet.kernels.tiles import TILE_BYTES
+from tinynet.ops.fused import Tiled
+from tinynet.ops.splitting import JOIN, Split
+
+from ..graph import TEMPORARY, Graph, Instruction
+
+_PRODUCTS = ("matmul", "linear")  # large beside what they read, so that it pays to take them apart
+
+
+def tile_updates(graph: Graph, tile_bytes: int = TILE_BYTES) -> None:
+    """Merges updates with the products that they alone read, where these are larger than a tile or two."""
+    least = 2 * tile_bytes
+    makers, readers, gone = graph.makers(), graph.readers(), set()
+    for at, each in enumerate(graph.instructions):
+        path = _path(graph, at, least, makers, readers) if each.op.updates else None
+        if path is None:
+            continue
+        merged = graph.instructions[path[-1][0]]
+        for place, position in reversed(path[:-1]):
+            merged = _joined(graph, graph.instructions[place], position, merged, tile_bytes)
+        if _meets_written_rows(graph, merged):
+            continue
+        gone.update(place for place, _ in path[1:])
+        graph.instructions[at] = merged
+    graph.instructions = [each for i, each in enumerate(graph.instructions) if i not in gone]
+    graph.verify("tile_updates")
+
+
+def _meets_written_rows(graph: Graph, merged: Instruction) -> bool:
+    """Whether tiles read rows of what the update writes that are not their own: other tiles have written those."""
+    written = {graph.storage(target) for target in merged.targets}
+    return any(
+        graph.storage(register) in written and not (cut and register in merged.targets)
+        for register, cut in zip(merged.inputs, merged.op.cuts)
+    )
+
+
+def _path(graph: Graph, at: int, least: int, makers, readers) -> list[tuple[int, int]] | None:
+    """(place, position of the input that is meant) from the update at ``at`` down to a product, or None."""
+
+    def below(place: int) -> list[tuple[int, int]] | None:
+        reader = graph.instructions[place]
+        for position, register in enumerate(reader.inputs):
+            found, maker = graph.registers[register], makers.get(register)
+            if (
+                maker is None or readers[register] != [place] or reader.inputs.count(register) > 1
+                or found.kind != TEMPORARY or found.storage != register or not found.spec.ndim
+                or _cuts(graph, reader, position) is None
+            ):  # fmt: skip
+                continue
+            made = graph.instructions[maker]
+            rest = None
+            if made.op.name in _PRODUCTS:
+                rest = [(maker, -1)] if found.spec.nbytes >= least and _cuts(graph, made) else None
+            elif made.op.expression is not None and graph.spec(made.outputs[0]) == found.spec:
+                rest = below(maker)
+            if rest is not None and not any(
+                graph.conflict(made, graph.instructions[i]) for i in range(maker + 1, at) if i != place
+            ):
+                return [(place, position), *rest]
+        return None
+
+    return below(at)
+
+
+def _cuts(graph: Graph, each: Instruction, position: int | None = None) -> Split | None:
+    """How an instruction is cut along the first axis of its output; along that of input ``position`` where given."""
+    specs = graph.operands(each)
+    if each.op.split is None or not specs[position or 0].ndim:
+        return None
+    for i in range(len(specs)) if position is None else (position,):
+        axes = tuple(0 if j == i else None for j in range(len(specs)))
+        found = each.op.split(specs[i].shape[0], axes, *specs, **each.attributes) if specs[i].shape[:1] else None
+        whole = position is None or specs[i].shape == graph.spec(each.outputs[0]).shape
+        if found is not None and whole and found.combine == JOIN and found.axis == 0 and set(found.cuts) <= {0, None}:
+            return found
+    return None
+
+
+def _joined(
+    graph: Graph, consumer: Instruction, position: int, producer: Instruction, tile_bytes: int
+) -> Instruction:
+    """One instruction that computes the producer's result in tiles, for the consumer's input at ``position``."""
+    outer, inner = _cuts(graph, consumer, position).cuts, _cuts(graph, producer).cuts
+    cuts = tuple(cut is not None for cut in (*outer[:position], *inner, *outer[position + 1 :]))
+    made = graph.spec(producer.outputs[0])
+    op = Tiled(consumer.op, position, producer.op, producer.attributes, cuts, made, tile_bytes)
+    inputs = (*consumer.inputs[:position], *producer.inputs, *consumer.inputs[position + 1 :])
+    return consumer.with_(op=op, inputs=inputs)
