@@ -1,0 +1,171 @@
+"""Vector code, written as LLVM's intermediate representation: loads, stores, fused multiply-adds, loops.
+
+numba compiles Python loops well and leaves the choice of registers to LLVM. A register tile must not be left to it: the
+operands of a product are views of one arena, of which LLVM has to assume that they overlap. So the inner loops are
+spelled out here, vector by vector; ``intrinsic`` functions of the other modules hand them to numba.
+
+Addresses are integers (int64) and strides are in bytes, everywhere below this package's door.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+I1, I32, I64, VOID = ir.IntType(1), ir.IntType(32), ir.IntType(64), ir.VoidType()
+
+
+def number(value: int) -> ir.Constant:
+    return ir.Constant(I64, value)
+
+
+class Code:
+    """A function under construction, with vectors of one element type and one width.
+
+    Args:
+        size: bytes of an element: 4 (float) or 8 (double).
+        lanes: elements in a vector; 1 makes scalar code.
+    """
+
+    def __init__(self, builder: ir.IRBuilder, size: int, lanes: int):
+        self.builder, self.size, self.lanes = builder, size, lanes
+        self.element = ir.FloatType() if size == 4 else ir.DoubleType()
+        self.integer = ir.IntType(8 * size)
+        self.vector = ir.VectorType(self.element, lanes) if lanes > 1 else self.element
+        self.integers = ir.VectorType(self.integer, lanes) if lanes > 1 else self.integer
+        self.mask_type = ir.VectorType(I1, lanes) if lanes > 1 else I1
+        self.suffix = f"v{lanes}f{8 * size}" if lanes > 1 else f"f{8 * size}"
+
+    def declare(self, name: str, result, arguments) -> ir.Function:
+        module = self.builder.module
+        found = module.globals.get(name)
+        return found or ir.Function(module, ir.FunctionType(result, arguments), name)
+
+    # ---- constants ----
+
+    def constant(self, value: float):
+        one = ir.Constant(self.element, value)
+        return one if self.lanes == 1 else ir.Constant(self.vector, [one] * self.lanes)
+
+    def whole(self, value: int):
+        """An integer in every lane, of the width of an element."""
+        return ir.Constant(self.integers, value if self.lanes == 1 else [value] * self.lanes)
+
+    def spread(self, scalar):
+        """One value in all lanes."""
+        if self.lanes == 1:
+            return scalar
+        vector = ir.VectorType(scalar.type, self.lanes)
+        first = self.builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(I32, 0))
+        order = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), order)
+
+    # ---- memory ----
+
+    def pointer(self, address, kind=None):
+        return self.builder.inttoptr(address, ir.PointerType(kind or self.vector))
+
+    def load(self, address):
+        """A vector from an address that is a multiple of an element's size."""
+        return self.builder.load(self.pointer(address), align=self.size)
+
+    def store(self, value, address):
+        self.builder.store(value, self.pointer(address), align=self.size)
+
+    def load_spread(self, address):
+        """One element, in all lanes."""
+        return self.spread(self.builder.load(self.pointer(address, self.element), align=self.size))
+
+    def mask(self, count):
+        """Which lanes are below ``count``, an int64."""
+        lanes = ir.Constant(self.integers, list(range(self.lanes)))
+        return self.builder.icmp_unsigned("<", lanes, self.spread(self.builder.trunc(count, self.integer)))
+
+    def load_masked(self, address, mask):
+        """A vector with zeros where the mask is off. What is masked is not touched, be it mapped or not."""
+        pointer = self.pointer(address)
+        name = f"llvm.masked.load.{self.suffix}.p0"
+        load = self.declare(name, self.vector, [pointer.type, I32, self.mask_type, self.vector])
+        return self.builder.call(load, [pointer, ir.Constant(I32, self.size), mask, self.constant(0.0)])
+
+    def store_masked(self, value, address, mask):
+        pointer = self.pointer(address)
+        name = f"llvm.masked.store.{self.suffix}.p0"
+        store = self.declare(name, VOID, [self.vector, pointer.type, I32, self.mask_type])
+        self.builder.call(store, [value, pointer, ir.Constant(I32, self.size), mask])
+
+    def prefetch(self, address):
+        pointer = self.pointer(address)
+        prefetch = self.declare("llvm.prefetch.p0", VOID, [pointer.type, I32, I32, I32])
+        self.builder.call(prefetch, [pointer, ir.Constant(I32, 0), ir.Constant(I32, 3), ir.Constant(I32, 1)])
+
+    def barrier(self):
+        """Keeps LLVM from moving loads across this place: no instruction of the processor."""
+        self.builder.asm(ir.FunctionType(VOID, []), "", "~{memory}", [], True)
+
+    # ---- arithmetic ----
+
+    def multiply_add(self, a, b, c):
+        """a b + c: fused where the processor does that as fast as it multiplies."""
+        function = self.declare(f"llvm.fmuladd.{self.suffix}", self.vector, [self.vector] * 3)
+        return self.builder.call(function, [a, b, c])
+
+    def at(self, address, *offsets):
+        """address + offsets: each an int64 value or a Python integer."""
+        for offset in offsets:
+            if not (isinstance(offset, int) and offset == 0):
+                address = self.builder.add(address, number(offset) if isinstance(offset, int) else offset)
+        return address
+
+    def times(self, value, count: int):
+        return self.builder.mul(value, number(count))
+
+    # ---- control ----
+
+    def loop(self, count, carried: list, body) -> list:
+        """Runs ``body(values) -> values`` ``count`` times, an int64 that may be 0, and returns the values then."""
+        builder = self.builder
+        before = builder.block
+        head, inside, after = (builder.append_basic_block(name) for name in ("head", "inside", "after"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        left = builder.phi(I64)
+        values = [builder.phi(value.type) for value in carried]
+        builder.cbranch(builder.icmp_signed(">", left, number(0)), inside, after)
+        builder.position_at_end(inside)
+        following = body(list(values))
+        rest = builder.sub(left, number(1))
+        end = builder.block
+        builder.branch(head)
+        for phi, first, next_ in zip((left, *values), (count, *carried), (rest, *following)):
+            phi.add_incoming(first, before)
+            phi.add_incoming(next_, end)
+        builder.position_at_end(after)
+        return values
+
+
+def function(module: ir.Module, name: str, arguments: int, write) -> ir.Function:
+    """A private function of ``arguments`` int64 values, made once for each name: ``write(builder, *values)``."""
+    found = module.globals.get(name)
+    if found is not None:
+        return found
+    made = ir.Function(module, ir.FunctionType(VOID, [I64] * arguments), name)
+    made.linkage = "internal"
+    made.attributes.add("noinline")
+    made.attributes.add("nounwind")
+    builder = ir.IRBuilder(made.append_basic_block("entry"))
+    write(builder, *made.args)
+    builder.ret_void()
+    return made
+
+
+def choose(builder: ir.IRBuilder, index, functions: list[ir.Function], arguments: list) -> None:
+    """Calls the function at ``index``, an int64; none where there is no such index."""
+    after = builder.append_basic_block("chosen")
+    switch = builder.switch(index, after)
+    for i, each in enumerate(functions):
+        block = builder.append_basic_block("case")
+        switch.add_case(number(i), block)
+        builder.position_at_end(block)
+        builder.call(each, arguments)
+        builder.branch(after)
+    builder.position_at_end(after)

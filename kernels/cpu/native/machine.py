@@ -1,0 +1,141 @@
+"""What this processor has, the tiles that follow from it, and where compiled kernels are kept.
+
+The cache of compiled code is a folder of this user alone: its files are loaded as code. Its name holds a fingerprint of
+this package's sources, of numba, llvmlite and of the processor, because numba itself looks at one file of them only.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import llvmlite
+import llvmlite.binding as llvm
+import numba
+from numba.core import config
+
+WIDTHS = (512, 256, 128)
+
+
+class Tile(NamedTuple):
+    """A register tile: ``height`` rows by ``breadth`` vectors of ``lanes`` elements."""
+
+    height: int
+    breadth: int
+    lanes: int
+
+
+@functools.cache
+def features() -> dict[str, bool]:
+    return dict(llvm.get_host_cpu_features())
+
+
+@functools.cache
+def widths() -> tuple[int, ...]:
+    """Bits of the vectors that this processor can execute, the widest first.
+
+    128 is there on every machine: LLVM has an answer for vectors that a processor lacks, if only scalar code.
+    """
+    has = features()
+    return tuple(
+        width for width in WIDTHS
+        if width == 128 or (width == 512 and has.get("avx512f") and has.get("avx512vl"))
+        or (width == 256 and has.get("avx2") and has.get("fma"))
+    )  # fmt: skip
+
+
+@functools.cache
+def registers() -> int:
+    """Vector registers: what the tile has to fit."""
+    return 32 if features().get("neon") or features().get("avx512vl") else 16
+
+
+def tile(size: int, width: int) -> Tile:
+    """The register tile for elements of ``size`` bytes and vectors of ``width`` bits.
+
+    C, one row of B and one element of A have to fit: 24 + 4 + 1 of 32 registers, 24 + 3 + 1 of 32 (NEON, whose vectors
+    are short, so that a tile nearer to a square loads less), 12 + 2 + 1 of 16.
+    """
+    lanes = width // 8 // size
+    if width == 512:
+        return Tile(6, 4, lanes)
+    if width == 128 and features().get("neon"):
+        return Tile(8, 3, lanes)
+    return Tile(6, 2, lanes)
+
+
+@functools.cache
+def second_level_cache() -> int:
+    """Bytes of the cache in which a block of B is to stay; a cautious guess where the system does not say."""
+    try:
+        text = Path("/sys/devices/system/cpu/cpu0/cache/index2/size").read_text().strip()
+        return int(text[:-1]) * {"K": 2**10, "M": 2**20}[text[-1]]
+    except (OSError, ValueError, KeyError, IndexError):
+        return 2**20
+
+
+# ---- the cache of compiled code ----
+
+
+@functools.cache
+def fingerprint() -> str:
+    parts = [sys.version, numba.__version__, llvmlite.__version__]
+    parts += [llvm.get_host_cpu_name(), str(sorted(features().items()))]
+    parts += [path.read_text() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def cache_root() -> Path:
+    """Where kernels are kept: ``TINYNET_CACHE``, or a folder of the user's caches."""
+    chosen = os.environ.get("TINYNET_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinynet"
+
+
+@functools.cache
+def cache_folder() -> Path | None:
+    """The folder, made if need be; None where there is none that is this user's own.
+
+    A folder of another user, or one that others may write to, could hold anything, and its content would be run.
+    """
+    folder = cache_root() / f"native-{fingerprint()}"
+    try:
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found, around = folder.lstat(), folder.parent.stat()
+    except OSError:
+        return None
+    if not stat.S_ISDIR(found.st_mode):
+        return None
+    if hasattr(os, "getuid"):
+        if found.st_uid != os.getuid() or found.st_mode & 0o077:
+            return None
+        if around.st_mode & 0o022 and not around.st_mode & stat.S_ISVTX:  # others could put their folder in its place
+            return None
+    return folder
+
+
+def compiled(signature):
+    """Decorator: numba's ``njit`` for one signature, without the interpreter's lock, kept in the cache.
+
+    ``reassoc`` and its like are left to the vector code, which spells its arithmetic out; NaN and infinities keep their
+    meaning everywhere.
+    """
+
+    def compile_(python):
+        folder, before = cache_folder(), config.CACHE_DIR
+        if folder is None:
+            return numba.njit(signature, nogil=True)(python)
+        config.CACHE_DIR = str(folder)
+        try:
+            return numba.njit(signature, nogil=True, cache=True)(python)
+        finally:
+            config.CACHE_DIR = before
+
+    return compile_

@@ -1,0 +1,139 @@
+"""The micro-kernel: a tile of C in registers (step 4 of the ladder).
+
+A tile of ``rows`` x ``vectors`` vectors stays in registers for the whole of k. Each step of k loads one row of B
+(``vectors`` loads), spreads one element of each row of A over a register (``rows`` loads), and issues ``rows`` x
+``vectors`` fused multiply-adds. So 6 x 4 vectors of 16 make 24 multiply-adds of 10 loads, and a core that starts two of
+each a cycle is kept busy by the multiply-adds alone; 24 of its 32 registers hold C, 4 the row of B, one the element of
+A. More rows or vectors and registers would be spilled to memory inside the loop; fewer, and loads would be what limits
+(Goto and van de Geijn, Anatomy of High-Performance Matrix Multiplication, 2008; Van Zee and van de Geijn, BLIS, 2015).
+
+The loop is not unrolled: with several steps in one block LLVM hoists the loads of all of them and spills. Its bound is
+24 multiply-adds in 12 cycles, and 37 instructions fit those twice over.
+
+Strides are arguments: a transposed A is one whose rows and steps have changed places, and a packed operand one whose
+stride is small. Each element of C is one chain of multiply-adds in the order of k, whatever the tile, the blocking or
+the vector width: all of them give the same bits.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from .emit import I64, Code, choose, function, number
+
+AHEAD = 8  # rows of B that are asked for before they are needed: they come from the second-level cache
+LINE = 64  # bytes of a cache line: a longer step from k to k in A is asked for ahead as well
+ARGUMENTS = 12
+
+
+def write_tile(size: int, lanes: int, rows: int, vectors: int, masked: bool, strided: bool):
+    """What writes the function of one tile: see ``tile`` for its arguments."""
+
+    def write(builder, k, a, a_row, a_step, b, b_step, b_next, c, c_row, c_next, rest, accumulate):
+        code = Code(builder, size, lanes)
+        width = size * lanes
+        mask = code.mask(rest) if masked else None
+        far, far_a = code.times(b_step, AHEAD), code.times(a_step, AHEAD)
+        a_rows = [0, *(code.times(a_row, i) for i in range(1, rows))]
+
+        def load(address, last):
+            return code.load_masked(address, mask) if masked and last else code.load(address)
+
+        def places(first):
+            for i in range(rows):
+                row = code.at(first, code.times(c_row, i)) if i else first
+                for v in range(vectors):
+                    yield code.at(row, v * width), v == vectors - 1
+
+        for address, _ in places(c_next):
+            code.prefetch(address)
+        # C as it stands, or zeros
+        before = builder.block
+        reading, ready = builder.append_basic_block("reading"), builder.append_basic_block("ready")
+        builder.cbranch(builder.icmp_signed("!=", accumulate, number(0)), reading, ready)
+        builder.position_at_end(reading)
+        loaded = [load(address, last) for address, last in places(c)]
+        builder.branch(ready)
+        builder.position_at_end(ready)
+        sums = []
+        for value in loaded:
+            phi = builder.phi(code.vector)
+            phi.add_incoming(code.constant(0.0), before)
+            phi.add_incoming(value, reading)
+            sums.append(phi)
+
+        def step(values):
+            at_a, at_b, *sums = values
+            row = [load(code.at(at_b, v * width), v == vectors - 1) for v in range(vectors)]
+            for v in range(vectors):
+                code.prefetch(code.at(at_b, far, v * width))
+            if strided:
+                code.prefetch(code.at(at_a, far_a))
+            for i in range(rows):
+                element = code.load_spread(code.at(at_a, a_rows[i]))
+                for v in range(vectors):
+                    at = i * vectors + v
+                    sums[at] = code.multiply_add(element, row[v], sums[at])
+            return [code.at(at_a, a_step), code.at(at_b, b_step), *sums]
+
+        _, _, *sums = code.loop(k, [a, b, *sums], step)
+        for i in range(AHEAD):
+            for v in range(vectors):
+                code.prefetch(code.at(b_next, code.times(b_step, i), v * width))
+        for value, (address, last) in zip(sums, list(places(c))):
+            if masked and last:
+                code.store_masked(value, address, mask)
+            else:
+                code.store(value, address)
+
+    return write
+
+
+def tile_function(module: ir.Module, size, lanes, rows, vectors, masked=False, strided=False) -> ir.Function:
+    name = f"tile_{8 * size}_{lanes}_{rows}x{vectors}{'_masked' * masked}{'_strided' * strided}"
+    return function(module, name, ARGUMENTS, write_tile(size, lanes, rows, vectors, masked, strided))
+
+
+@intrinsic(prefer_literal=True)
+def tile(
+    typing, size, lanes, height, breadth, rows, columns, k, a, a_row, a_step, b, b_step, b_next, c, c_row, c_next,
+    accumulate,
+):  # fmt: skip
+    """C[:rows, :columns] (+)= A B for a tile that fits the registers.
+
+    Args:
+        size, lanes, height, breadth: constants: bytes of an element, elements of a vector, and the largest tile in
+            rows and in vectors.
+        rows, columns: of this tile: 1 to ``height``, 1 to ``breadth * lanes``.
+        a, a_row, a_step: address of A's first element, bytes from row to row and from one k to the next.
+        b, b_step: address of B's first element, bytes from one k to the next; its columns lie side by side.
+        c, c_row: address of C's first element, bytes from row to row; its columns lie side by side.
+        b_next, c_next: where the next tile will begin to read: they are asked for. Any address will do.
+        accumulate: 0 to overwrite C, another number to add to it.
+    """
+    signature = types.void(*[types.int64] * 17)
+    size, lanes, height, breadth = (each.literal_value for each in (size, lanes, height, breadth))
+
+    def codegen(context, builder, signature, arguments):
+        _, _, _, _, rows, columns, k, a, a_row, a_step, b, b_step, b_next, c, c_row, c_next, accumulate = arguments
+        module = builder.module
+        functions = [
+            tile_function(module, size, lanes, i + 1, v + 1, masked)
+            for masked in (False, True) for v in range(breadth) for i in range(height)
+        ]  # fmt: skip
+        functions += [tile_function(module, size, lanes, i + 1, breadth, strided=True) for i in range(height)]
+        vectors = builder.sdiv(builder.sub(columns, number(1)), number(lanes))  # one less than there are
+        rest = builder.sub(columns, builder.mul(vectors, number(lanes)))
+        index = builder.add(builder.mul(vectors, number(height)), builder.sub(rows, number(1)))
+        partial = builder.zext(builder.icmp_signed("<", rest, number(lanes)), I64)
+        index = builder.add(index, builder.mul(partial, number(height * breadth)))
+        far = builder.icmp_signed(">", a_step, number(LINE))
+        whole = builder.icmp_signed("==", columns, number(breadth * lanes))
+        strided = builder.add(rows, number(2 * height * breadth - 1))
+        index = builder.select(builder.and_(far, whole), strided, index)
+        choose(builder, index, functions, [k, a, a_row, a_step, b, b_step, b_next, c, c_row, c_next, rest, accumulate])
+        return context.get_dummy_value()
+
+    return signature, codegen
