@@ -8,8 +8,23 @@ code; ``cpu`` and ``cuda`` hold the fast ones; ``registry`` finds a kernel by (o
 This package knows nothing of the rest of tinynet.
 """
 
+from .cpu.native import pool
 from .expression import Expression
-from .registry import Kernel, define, derive, find, operations, register, targets
+from .registry import Kernel, available, define, derive, find, link, operations, register, screen, targets
 from .tiles import tiled
 
-__all__ = ["Expression", "Kernel", "define", "derive", "find", "operations", "register", "targets", "tiled"]
+__all__ = [
+    "Expression",
+    "Kernel",
+    "available",
+    "define",
+    "derive",
+    "find",
+    "link",
+    "operations",
+    "pool",
+    "register",
+    "screen",
+    "targets",
+    "tiled",
+]

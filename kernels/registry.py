@@ -12,6 +12,7 @@ the plan; one that does not (eager mode) leaves it out, and the kernel takes wha
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Callable
 
 from .expression import Expression
@@ -86,7 +87,7 @@ def bytes_beside(array, nbytes: int):
 
 
 # target -> where to look next
-_FALLBACK = {"reference": None, "numpy": "reference", "cupy": "reference"}
+_FALLBACK = {"reference": None, "numpy": "reference", "native": "numpy", "cupy": "reference"}
 _kernels: dict[tuple[str, str, str | None], Kernel] = {}
 _expressions: dict[str, Expression] = {}
 _loaded: set[str] = set()
@@ -95,6 +96,34 @@ _found: dict[tuple[str, str, str | None], Kernel] = {}  # what ``find`` answered
 
 def targets() -> tuple[str, ...]:
     return tuple(_FALLBACK)
+
+
+@functools.cache
+def available(target: str) -> bool:
+    """Whether kernels of a target can run here: what ``native`` compiles with, or runs on, may not be installed."""
+    needs = {"native": ("llvmlite", "numba"), "cupy": ("cupy",)}.get(target, ())
+    return target in _FALLBACK and all(importlib.util.find_spec(name) is not None for name in needs)
+
+
+def link(calls: list[tuple[Callable, tuple]], target: str) -> tuple[list[tuple[Callable, tuple]], bool]:
+    """The same calls, those that follow each other made one where a target can do that; and whether all of them can."""
+    if target != "native":
+        return calls, False
+    from .cpu.native.instructions import link
+
+    return link(calls)
+
+
+def screen(ranges: list[tuple[object, int, int]], target: str) -> Callable[[], bool] | None:
+    """A quick way to see whether all values of arrays lie in their ranges, (array, low, high); None if there is none.
+
+    ``f() -> bool``, of the arrays as they are then: False where nothing is outside.
+    """
+    if target != "native" or not ranges:
+        return None
+    from .cpu.native.bounds import screen
+
+    return screen(ranges)
 
 
 def operations() -> tuple[str, ...]:
@@ -203,6 +232,10 @@ def derive(expression: Expression, target: str, name: str = "fused", reduce: str
         from .cpu import blocks
 
         return blocks.derive(expression, name, reduce)
+    if target == "native":
+        from .cpu.native import elementwise
+
+        return elementwise.derive(expression, name, reduce)
     if reduce is not None:
         from .reference.reduction import reduced
 
@@ -222,4 +255,6 @@ def _load(target: str) -> None:
     if target == "reference":
         from . import reference  # noqa: F401
     elif target == "numpy":
-        from .cpu import kernels  # noqa: F401
+        from .cpu import kernels
+    elif target == "native":
+        from .cpu.native import kernels  # noqa: F401

@@ -10,6 +10,7 @@
     tn.data                     data sets, their readers, batches
     tn.fit, tn.save ...         training and its files                     (train)
     tn.use_backend, tn.seed     where arrays live, and randomness          (backend)
+    tn.set_num_threads          how many processors programs run on        (program)
 
 Importing costs little more than importing NumPy: what is above tensors is loaded when it is first used.
 """
@@ -40,7 +41,7 @@ globals().update(_operations)
 _LAZY = {
     **{room: room for room in ("data", "losses", "memory", "nn", "optim", "program", "train")},
     "Arena": "memory",
-    "capture": "program",
+    **dict.fromkeys(("capture", "get_num_threads", "set_num_threads"), "program"),
     **dict.fromkeys(("History", "evaluate", "fit", "load", "plan", "predict", "save"), "train"),
 }
 
@@ -58,6 +59,7 @@ __all__ = [
     "fit",
     "full",
     "get_backend",
+    "get_num_threads",
     "grad",
     "kernels",
     "load",
@@ -74,6 +76,7 @@ __all__ = [
     "register_backend",
     "save",
     "seed",
+    "set_num_threads",
     "tensor",
     "train",
     "use_backend",

@@ -90,9 +90,10 @@ def python(code, **environment):
     return done.stdout.strip()
 
 
-def test_numba_is_loaded_at_the_first_use_and_not_before(native):
-    code = "import sys, tinynet, tinynet.kernels.cpu.native as n; print('numba' in sys.modules); n.widths; "
-    assert python(code + "print('numba' in sys.modules)").split() == ["False", "True"]
+def test_libraries_are_loaded_when_they_are_needed_and_not_before(native):
+    look = "print(*[name in sys.modules for name in ('llvmlite', 'numba')]); "
+    code = f"import sys, tinynet, tinynet.kernels.cpu.native as n; {look} n.widths; {look} n.peak; {look}"
+    assert python(code).splitlines() == ["False False", "True False", "True True"]
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="folders have no owner here")

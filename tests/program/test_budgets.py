@@ -180,7 +180,10 @@ def test_a_deep_network_within_forty_mebibytes_for_at_most_one_forward_pass_more
 
 
 def test_a_step_of_the_benchmark_takes_what_was_promised():
-    assert tn.plan(layers(1024, 2048, 2048, 10), "cross_entropy", "adam", 512).workspace_bytes <= 14 * MIB
+    """On NumPy's kernels; compiled ones pack operands of large products, each thread for itself."""
+    model = layers(1024, 2048, 2048, 10)
+    for executor, most in (("numpy", 14), (None, 24)):
+        assert tn.plan(model, "cross_entropy", "adam", 512, executor=executor).workspace_bytes <= most * MIB
 
 
 def test_a_bound_is_what_a_plan_can_reach():

@@ -35,6 +35,8 @@ class Segment:
         owners: the identities of the parameters that live in it.
     """
 
+    settled = True  # for ``program.guards``: a step depends on no attribute of it, but on the arrays
+
     def __init__(self, shapes: Sequence[tuple[int, ...]], dtype, backend: Backend):
         unit = ALIGNMENT // dtype.itemsize
         self.offsets, end = [], 0

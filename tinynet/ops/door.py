@@ -236,8 +236,8 @@ def evaluate(op: Op, inputs: tuple[Value, ...], attributes: dict, specs: tuple[S
     """The interpreter that computes: fresh memory for each output, then the kernel."""
     backend = inputs[0].backend
     arrays = [value.array for value in inputs]
-    if op.check is not None:
-        op.check(backend, *arrays, **attributes)
+    if op.bounds is not None:
+        op.check(backend, arrays, attributes)
     if op.updates:
         return _update(op, inputs, arrays, attributes, backend)
     if op.view is not None:

@@ -13,7 +13,7 @@ from tinynet.backend import as_dtype, is_integer
 from tinynet.errors import ArgumentError, DTypeError, RangeError, ShapeError
 
 from . import splitting
-from .record import REQUIRED, Op
+from .record import REQUIRED, Bounds, Op
 from .samples import Arg, Sample
 from .spec import Spec, as_shape, normalize_axis, same_dtype
 
@@ -122,22 +122,9 @@ def check_indices(where, spec):
         raise DTypeError(where, expected="integer indices", got=str(spec.dtype), mend="convert with .astype('int64')")
 
 
-def check_range(where: str, backend, indices, low: int, high: int, what: str) -> None:
-    """Raises RangeError where an element of ``indices`` is outside low <= i < high."""
-    if 0 in indices.shape:
-        return
-    least, most = int(backend.xp.min(indices)), int(backend.xp.max(indices))
-    if least < low or most >= high:
-        raise RangeError(where, expected=f"{what} from {low} to {high - 1}", got=str(least if least < low else most))
-
-
 def _take_rule(x, indices, *, axis):
     check_indices("take", indices)
     return Spec((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]), x.dtype)
-
-
-def _take_check(backend, x, indices, axis):
-    check_range("take", backend, indices, -x.shape[axis], x.shape[axis], "indices")
 
 
 def _take_samples(n):
@@ -147,7 +134,8 @@ def _take_samples(n):
 
 
 take = Op(
-    "take", "x indices", _take_rule, attributes={"axis": 0}, check=_take_check, samples=_take_samples, keep=(1,),
+    "take", "x indices", _take_rule, attributes={"axis": 0}, samples=_take_samples, keep=(1,),
+    bounds=lambda x, indices, axis: Bounds(1, -x.shape[axis], x.shape[axis], "take", "indices"),
     normalize=lambda x, indices, axis: {"axis": normalize_axis("take", axis, x.ndim)},
     vjp=(lambda g, y, x, i, axis: scatter_add(g, i, axis=axis, size=x.shape[axis]), None), split=splitting.taken,
     doc="The slices of x at ``indices`` (integers, in any shape; negative ones count from the end) along an axis.",
@@ -162,17 +150,14 @@ def _scatter_rule(x, indices, *, axis, size):
     return Spec((*x.shape[:axis], size, *x.shape[axis + indices.ndim :]), x.dtype)
 
 
-def _scatter_check(backend, x, indices, axis, size):
-    check_range("scatter_add", backend, indices, -size, size, "indices")
-
-
 def _scatter_samples(n):
     yield Sample((Arg((n, 3)), Arg((n,), 0, 5, kind="int")), {"axis": 0, "size": 5})
     yield Sample((Arg((2, n, 2)), Arg((n, 2), -4, 4, kind="int")), {"axis": 1, "size": 4})
 
 
 scatter_add = Op(
-    "scatter_add", "x indices", _scatter_rule, attributes={"axis": 0, "size": REQUIRED}, check=_scatter_check,
+    "scatter_add", "x indices", _scatter_rule, attributes={"axis": 0, "size": REQUIRED},
+    bounds=lambda x, indices, axis, size: Bounds(1, -size, size, "scatter_add", "indices"),
     keep=(1,),
     normalize=lambda x, i, axis, size: {"axis": normalize_axis("scatter_add", axis, x.ndim), "size": int(size)},
     vjp=(lambda g, y, x, i, axis, size: take(g, i, axis=axis), None), flops=lambda out, x, i, **_: x.size,
@@ -190,7 +175,7 @@ def _one_hot_rule(indices, *, classes, dtype):
 one_hot = Op(
     "one_hot", "indices", _one_hot_rule, attributes={"classes": REQUIRED, "dtype": "float32"},
     normalize=lambda i, classes, dtype: {"classes": int(classes), "dtype": as_dtype(dtype)},
-    check=lambda backend, i, classes, dtype: check_range("one_hot", backend, i, 0, classes, "class indices"),
+    bounds=lambda i, classes, dtype: Bounds(0, 0, classes, "one_hot", "class indices"),
     samples=lambda n: [Sample((Arg((n, 2), 0, 4, kind="int"),), {"classes": 4})], split=splitting.rows,
     doc="Rows that are 1 at the index and 0 elsewhere.",
 )  # fmt: skip
@@ -208,7 +193,7 @@ def _bounded_rule(indices, *, size):
 bounded = Op(
     "bounded", "indices", _bounded_rule, attributes={"size": REQUIRED}, kernel=_bounded_kernel, public=False,
     view=lambda backend, indices, size: (indices, True),
-    check=lambda backend, i, size: check_range("indexing", backend, i, -size, size, "indices"),
+    bounds=lambda i, size: Bounds(0, -size, size, "indexing", "indices"),
     samples=lambda n: [Sample((Arg((n, 2), -4, 4, kind="int"),), {"size": 4})], split=splitting.rows,
     doc="The indices themselves, which have to be from -size to size - 1.",
 )  # fmt: skip

@@ -7,8 +7,8 @@ from tinynet.errors import ArgumentError, DTypeError, ShapeError
 
 from . import splitting
 from .elementwise import exp
-from .indexing import check_range, one_hot
-from .record import REQUIRED, Op, Sample
+from .indexing import one_hot
+from .record import REQUIRED, Bounds, Op, Sample
 from .reduction import mean, sum_to
 from .reduction import sum as sum_
 from .samples import Arg
@@ -68,9 +68,10 @@ def _cross_entropy_rule(logits, target):
     return Spec(logits.shape[:-1], logits.dtype)
 
 
-def _cross_entropy_check(backend, logits, target):
-    if len(target.shape) < len(logits.shape):
-        check_range("softmax_cross_entropy", backend, target, 0, logits.shape[-1], "labels")
+def _cross_entropy_bounds(logits, target, g=None):
+    if len(target.shape) == len(logits.shape):
+        return None
+    return Bounds(1, 0, logits.shape[-1], "softmax_cross_entropy", "labels")
 
 
 def _cross_entropy_vjp(g, y, logits, target, needs):
@@ -117,7 +118,7 @@ def _cross_entropy_grad_vjp(u, y, logits, target, g, needs):
 
 
 softmax_cross_entropy = Op(
-    "softmax_cross_entropy", "logits target", _cross_entropy_rule, check=_cross_entropy_check, vjp=_cross_entropy_vjp,
+    "softmax_cross_entropy", "logits target", _cross_entropy_rule, bounds=_cross_entropy_bounds, vjp=_cross_entropy_vjp,
     keep=(0, 1), flops=lambda out, logits, target: 6 * logits.size, samples=_cross_entropy_samples,
     split=splitting.rows_of_classes,
     doc="""Per row, -sum_k t_k log softmax(logits)_k, stable for any logits.
@@ -134,7 +135,7 @@ softmax_cross_entropy = Op(
 
 softmax_cross_entropy_grad = Op(
     "softmax_cross_entropy_grad", "logits target g", _cross_entropy_grad_rule, vjp=_cross_entropy_grad_vjp,
-    check=lambda backend, logits, target, g: _cross_entropy_check(backend, logits, target), keep=(0, 1, 2),
+    bounds=_cross_entropy_bounds, keep=(0, 1, 2),
     overwrites=(0,), split=splitting.rows_of_classes, flops=lambda out, logits, target, g: 7 * logits.size,
     samples=_cross_entropy_grad_samples, public=False,
     doc="""The gradient of ``softmax_cross_entropy`` for its logits: (softmax(logits) sum_k t_k - t) g, per row.
@@ -146,7 +147,7 @@ softmax_cross_entropy_grad = Op(
 softmax_cross_entropy_both = Op(
     "softmax_cross_entropy_both", "logits target g",
     lambda logits, target, g: (_cross_entropy_rule(logits, target), _cross_entropy_grad_rule(logits, target, g)),
-    check=lambda backend, logits, target, g: _cross_entropy_check(backend, logits, target),
+    bounds=_cross_entropy_bounds,
     overwrites=((0, 1),), flops=lambda out, logits, target, g: 9 * logits.size,
     samples=_cross_entropy_grad_samples, public=False,
     doc="``softmax_cross_entropy`` and its gradient for the logits at once: exponentials are taken once.",

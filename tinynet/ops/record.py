@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from tinynet import kernels
-from tinynet.errors import ArgumentError
+from tinynet.errors import ArgumentError, RangeError
 
 from . import door, splitting
 from .spec import Spec
@@ -26,6 +26,32 @@ class Sample(NamedTuple):
 
     inputs: tuple
     attributes: Mapping[str, Any] = {}
+
+
+class Bounds(NamedTuple):
+    """Between which numbers the values of an input have to be: low <= value < high.
+
+    Attributes:
+        input: its index.
+        where, what: for the message: the operation, and what the values are.
+    """
+
+    input: int
+    low: int
+    high: int
+    where: str
+    what: str
+
+    def check(self, backend, array) -> None:
+        """Raises RangeError where a value is outside."""
+        if 0 in array.shape:
+            return
+        least, most = int(backend.xp.min(array)), int(backend.xp.max(array))
+        if least < self.low or most >= self.high:
+            raise RangeError(
+                self.where, expected=f"{self.what} from {self.low} to {self.high - 1}",
+                got=str(least if least < self.low else most),
+            )  # fmt: skip
 
 
 class Op:
@@ -50,7 +76,8 @@ class Op:
             with a pair (input, output) that one.
         broadcasts: inputs are broadcast against each other, so that gradients are summed back to their shapes.
         normalize: ``f(*specs, **attributes) -> dict``: attributes in the one form that kernels see.
-        check: ``f(backend, *arrays, **attributes)``: raises where *values* are out of range, before any write.
+        bounds: ``f(*specs, **attributes) -> Bounds | None``: between which numbers the *values* of an input have to be,
+            which is looked at before any write.
         split: ``f(n, axes, *specs, **attributes) -> Split | None``: how it acts on parts of inputs of n rows, input i
             along ``axes[i]`` (see ``splitting``). Elementwise operations have one by themselves; None: not at all.
         flops: ``f(output, *specs, **attributes) -> int``, arithmetic operations of one evaluation.
@@ -76,7 +103,7 @@ class Op:
         overwrites: tuple[int | tuple[int, int], ...] = (),
         broadcasts: bool = False,
         normalize: Callable[..., dict] | None = None,
-        check: Callable | None = None,
+        bounds: Callable | None = None,
         split: Callable | None = None,
         flops: Callable[..., int] | None = None,
         samples: Callable[[int], Iterable[Sample]] | None = None,
@@ -93,7 +120,7 @@ class Op:
         self.optional = sum(each.endswith("?") for each in names)
         self.inputs = tuple(each.rstrip("*?") for each in names)
         self.attributes = dict(attributes or {})
-        self.rule, self.vjp, self.keep, self.view, self.check = rule, vjp, frozenset(keep), view, check
+        self.rule, self.vjp, self.keep, self.view, self.bounds = rule, vjp, frozenset(keep), view, bounds
         self.updates = dict(updates or {})
         self.overwrites = tuple(each if isinstance(each, tuple) else (each, 0) for each in overwrites)
         self.broadcasts, self.normalize = broadcasts, normalize
@@ -168,6 +195,12 @@ class Op:
         if name is None:
             name = _dtype_names[dtype] = dtype.name
         return kernels.find(self.name, target, name)
+
+    def check(self, backend, arrays, attributes: dict) -> None:
+        """Raises RangeError where a value of an input is out of its bounds."""
+        bounds = self.bounds(*arrays, **attributes) if self.bounds is not None else None
+        if bounds is not None:
+            bounds.check(backend, arrays[bounds.input])
 
     def cost(self, *specs: Spec, **attributes) -> tuple[int, int]:
         """(flops, bytes read and written) of one evaluation."""

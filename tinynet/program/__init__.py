@@ -12,11 +12,13 @@ plan       MemoryPlan: where each tensor of a program lies
 execute    Program: instructions bound to memory
 listing    a program as text
 variant    a program in the place of a step, and the proof that it may be there
+threads    how many processors compiled programs run on
 """
 
 from .capture import Captured, capture
 from .execute import Program
 from .graph import Graph
 from .plan import MemoryPlan
+from .threads import get_num_threads, set_num_threads
 
-__all__ = ["Captured", "Graph", "MemoryPlan", "Program", "capture"]
+__all__ = ["Captured", "Graph", "MemoryPlan", "Program", "capture", "get_num_threads", "set_num_threads"]

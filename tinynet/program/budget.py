@@ -8,7 +8,7 @@ with the least added work is taken, and planned.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from tinynet.errors import PlanError
@@ -78,6 +78,24 @@ def within(graph: Graph, memory: int | None, fuse: bool, target: str) -> tuple[G
         got=f"{memory:,} bytes ({show_bytes(memory)})",
         mend=f"raise the budget, or make the batch or the model smaller{reason}",
     )  # fmt: skip
+
+
+def fitting(graph: Graph, memory: int | None, fuse: bool, targets: Sequence[str]) -> tuple[Graph, list[str], str]:
+    """As ``within``, on the first of the targets for which something fits: graph, words, and that target.
+
+    Compiled kernels take more scratch than those for NumPy, if little of it.
+    """
+    for target in targets[:-1]:
+        try:
+            return *within(graph, memory, fuse, target), target
+        except PlanError:
+            continue
+    found, words = within(graph, memory, fuse, targets[-1])
+    return (
+        found,
+        [*words, *(f"on {targets[-1]} kernels: those for {each} take too much scratch" for each in targets[:-1])],
+        targets[-1],
+    )
 
 
 class _Search:

@@ -31,6 +31,7 @@ from .trace import Trace
 from .variant import Options, Variant
 
 _MOST_VARIANTS = 32  # programs of one captured function, each with an arena
+_RECENT = 4  # programs that a call is compared with before it is taken apart
 
 
 def capture(
@@ -41,7 +42,8 @@ def capture(
 
     Args:
         step: takes tensors, arrays, Python values and containers of them; returns tensors in containers, or nothing.
-        executor: what runs the program; "numpy" is the one there is.
+        executor: what runs the program: "native", compiled kernels in one call; "numpy", one by one on NumPy. None
+            takes the first that can be had; without ``fuse`` the second, whose bits are those of the eager step.
         memory: what the program may take beyond its arguments and the tensors that outlive it, in bytes or as "64MB".
             To keep to it, results of the forward pass are computed again and batches are cut into parts, whose
             gradients are added with exact weights, at the least added work; ``explain`` says what was chosen.
@@ -70,10 +72,10 @@ def capture(
         return functools.partial(
             capture, executor=executor, memory=memory, fuse=fuse, verify=verify, keep_grads=keep_grads
         )
-    if executor not in (None, "numpy"):
-        raise ArgumentError("capture", expected="executor None or 'numpy'", got=repr(executor))
+    if executor not in (None, "numpy", "native"):
+        raise ArgumentError("capture", expected="executor None, 'numpy' or 'native'", got=repr(executor))
     budget = None if memory is None else as_bytes(memory, "capture, memory")
-    return Captured(step, Options(fuse, budget, verify, keep_grads))
+    return Captured(step, Options(fuse, budget, verify, keep_grads, executor))
 
 
 class Captured:
@@ -81,13 +83,22 @@ class Captured:
 
     def __init__(self, step: Callable, options: Options):
         functools.update_wrapper(self, step)
+        self.__name__ = getattr(step, "__name__", type(step).__name__)  # a module or a partial has none
         self.step, self.options = step, options
         self._variants: dict[tuple, list[Variant]] = {}
+        self._recent: tuple[tuple[bool, Variant], ...] = ()  # whether with a tape; the last that ran first
         self._lock = threading.RLock()
 
     def __call__(self, *args, **kwargs):
-        if door.state.tracer is not None:  # within another captured step it is a part of that
+        state = door.state
+        if state.tracer is not None:  # within another captured step it is a part of that
             return self.step(*args, **kwargs)
+        tape = state.tape is not None
+        for with_tape, variant in self._recent:
+            if with_tape is tape:
+                arrays = variant.takes(args, kwargs)
+                if arrays is not None:
+                    return variant.repeat(arrays)
         call = Call(args, kwargs)
         with self._lock:
             variant = self._find(call)
@@ -96,6 +107,8 @@ class Captured:
                 if self.options.memory is None:
                     return result
                 variant = self._find(call)
+            others = [each for each in self._recent if each[1] is not variant]
+            self._recent = ((tape, variant), *others[: _RECENT - 1])
         return variant.run(call)
 
     def program(self, *args, **kwargs) -> Program:
@@ -112,7 +125,7 @@ class Captured:
         return variant.program
 
     def _find(self, call: Call) -> Variant | None:
-        return next((v for v in self._variants.get(call.signature, ()) if v.applies()), None)
+        return next((v for v in self._variants.get(call.signature, ()) if v.applies(call)), None)
 
     def _trace(self, call: Call, known: Variant | None):
         """Traces a call, and keeps a new variant or compares with one that is known; the result of the step."""
@@ -127,12 +140,12 @@ class Captured:
             )  # fmt: skip
         if known is not None:
             known.settle(trace, result, call, self.options, self.__name__)
-            return result
+            return known.run(call) if known.replaces(trace) else result
         if sum(map(len, self._variants.values())) >= _MOST_VARIANTS:
             self._make_room(call)
         variant = Variant(trace, result, call, self.options)
         self._variants.setdefault(call.signature, []).append(variant)
-        return result
+        return variant.run(call) if variant.replaces(trace) else result
 
     def _make_room(self, call: Call) -> None:
         """Forgets the oldest program, where there are many because shapes change; numbers that change are an error."""
@@ -141,4 +154,5 @@ class Captured:
                 f"capture of {self.__name__}", expected=f"at most {_MOST_VARIANTS} variants of a step",
                 got="another one", mend="pass numbers that change from call to call as tensors",
             )  # fmt: skip
-        del self._variants[next(iter(self._variants))]
+        forgotten = self._variants.pop(next(iter(self._variants)))
+        self._recent = tuple(each for each in self._recent if each[1] not in forgotten)

@@ -1,16 +1,18 @@
-"""``Program``: instructions bound to memory, run one by one on the backend's own kernels.
+"""``Program``: instructions bound to memory, run on the kernels of one target.
 
 All temporaries, inputs and scratch lie in one arena, allocated once. Running copies the inputs into their slots, makes
-the calls that the kernels were bound to, in order, and copies the results out; nothing else is allocated. A program
-belongs to one caller at a time. What a program looks like is in ``listing``.
+the calls that the kernels were bound to, in order, and copies the results out; nothing else is allocated. On a target
+whose calls can be linked (``native``), those that follow each other are one. A program belongs to one caller at a time.
+What a program looks like is in ``listing``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tinynet.backend import as_dtype, get_backend, is_floating
+from tinynet.backend import as_dtype, get_backend
 from tinynet.errors import CaptureError
+from tinynet.kernels import link, screen
 from tinynet.memory.layout import static
 
 from . import listing
@@ -27,35 +29,38 @@ class Program:
         graph: registers and instructions.
         effort: of the planner; see ``MemoryPlan``.
         notes: what was chosen on the way to this graph, in words, for ``explain``.
+        target: whose kernels run it; the backend's own if None.
 
     Attributes:
         graph: its registers and instructions.
         plan: its memory.
+        target: as given.
     """
 
-    def __init__(self, graph: Graph, effort: float = 1.0, notes: Sequence[str] = ()):
+    def __init__(self, graph: Graph, effort: float = 1.0, notes: Sequence[str] = (), target: str | None = None):
         self.backend = get_backend(graph.backend)
+        self.target = target or self.backend.target
         self.graph, self.notes = graph, tuple(notes)
-        self.plan = MemoryPlan(graph, self.backend.target, effort=effort)
+        self.plan = MemoryPlan(graph, self.target, effort=effort)
         offsets, scratch = self.plan.offsets, self.plan.scratch
         places = [(at, *graph.spec(storage)) for storage, at in offsets.items()]
         places += [(at, (nbytes,), _BYTE) for at, nbytes in scratch.values()]
         arrays = static(self.backend, self.plan.peak_bytes, places)
         self._slots = dict(zip(offsets, arrays))
         self._scratch = dict(zip(scratch, arrays[len(offsets) :]))
-        written = graph.written()
-        self._written_inputs = [i for i, register in enumerate(graph.inputs) if graph.storage(register) in written]
         self._bound: dict[int, object] | None = None
-        self._code: list[tuple] = []
+        self._code: list[tuple] = []  # a call or more for each instruction
+        self._ends: list[int] = [0] * len(graph)  # how many of the calls each instruction ends at
+        self._linked: list[tuple] = []  # the same, of which some have become one
         self._checks: list[tuple] = []
         self.profiler: Callable[[int], listing.Profile] | None = None  # set by who knows arguments and state
 
-    def run(self, inputs: Sequence[object], externals: dict[int, object]) -> list[object]:
+    def run(self, inputs: Sequence[object], externals: dict[int, object] | None = None) -> list[object]:
         """One call.
 
         Args:
             inputs: arrays, in the order of the graph's inputs.
-            externals: register -> array, read and written in place.
+            externals: register -> array, read and written in place. None: those of the last run.
 
         Returns:
             The arrays of the outputs, in memory of their own.
@@ -64,23 +69,31 @@ class Program:
             The typed errors of operations that check values, before anything is written.
         """
         self._prepare(inputs, externals)
-        with self.backend.quiet():
-            for function, arguments in self._code:
-                function(*arguments)
-        arrays, graph = self._arrays, self.graph
-        for i in self._written_inputs:
-            inputs[i][...] = arrays[graph.inputs[i]]
-        return [self.backend.copy(arrays[register]) for register in graph.outputs]
+        self._execute()
+        for i, slot in self._written_inputs:
+            inputs[i][...] = slot
+        return list(map(self.backend.copy, self._results))
 
-    def _prepare(self, inputs: Sequence[object], externals: dict[int, object]) -> None:
+    def _prepare(self, inputs: Sequence[object], externals: dict[int, object] | None) -> None:
         """Binds what is not bound yet, fills the slots, and checks values."""
-        bound = self._bound
-        if bound is None or any(bound[register] is not array for register, array in externals.items()):
-            self._bind(externals)
-        for register, array in zip(self.graph.inputs, inputs):
-            self._arrays[register][...] = array
-        for check, operands, attributes in self._checks:
-            check(self.backend, *operands, **attributes)
+        if externals is not None:
+            bound = self._bound
+            if bound is None or any(bound[register] is not array for register, array in externals.items()):
+                self._bind(externals)
+        for slot, array in zip(self._input_slots, inputs):
+            slot[...] = array
+        if self._checks and (self._screen is None or self._screen()):
+            for bounds, array in self._checks:
+                bounds.check(self.backend, array)
+
+    def _execute(self) -> None:
+        if self._compiled:
+            for function, arguments in self._linked:
+                function(*arguments)
+        else:
+            with self.backend.quiet():
+                for function, arguments in self._linked:
+                    function(*arguments)
 
     def _bind(self, externals: dict[int, object]) -> None:
         """Resolves registers to arrays, views included, and instructions to calls."""
@@ -96,11 +109,11 @@ class Program:
         settled = {r.index for r in graph.registers if r.kind in (INPUT, CONSTANT)}
         for place, each in enumerate(graph.instructions):
             operands = [arrays[i] for i in each.inputs]
-            if each.op.check is not None:
-                if settled.issuperset(i for i in each.inputs if not is_floating(graph.spec(i).dtype)):
-                    self._checks.append((each.op.check, operands, each.attributes))
-                else:
-                    self._code.append((_checking(each.op.check, self.backend), (operands, each.attributes)))
+            bounds = each.op.bounds(*operands, **each.attributes) if each.op.bounds is not None else None
+            if bounds is not None and each.inputs[bounds.input] in settled:
+                self._checks.append((bounds, operands[bounds.input]))
+            elif bounds is not None:  # values that the program itself computes
+                self._code.append((bounds.check, (self.backend, operands[bounds.input])))
             if each.view:
                 arrays[each.outputs[0]] = self._view(each, operands[0])
                 if each.inputs[0] in settled:
@@ -113,10 +126,34 @@ class Program:
                 )  # fmt: skip
             self._ends.append(len(self._code))
         self._arrays, self._bound = arrays, dict(externals)
+        self._linked, self._compiled = link(self._code, self.target)
+        self._screen = screen([(array, each.low, each.high) for each, array in self._checks], self.target)
+        written = graph.written()
+        self._input_slots = [arrays[register] for register in graph.inputs]
+        self._written_inputs = [
+            (i, arrays[register]) for i, register in enumerate(graph.inputs) if graph.storage(register) in written
+        ]
+        self._results = [arrays[register] for register in graph.outputs]
 
     def kernel_of(self, each):
         """The kernel of an instruction."""
-        return each.op.kernel(self.backend.target, self.graph.spec(each.outputs[0]).dtype)
+        return each.op.kernel(self.target, self.graph.spec(each.outputs[0]).dtype)
+
+    def target_of(self, place: int) -> str:
+        """Whose kernel an instruction runs on: what a kernel cannot take, as its layout, goes to a slower one."""
+        target = self.kernel_of(self.graph.instructions[place]).target
+        if target != self.backend.target and self._bound is not None and not link(self._calls_of(place), target)[1]:
+            return self.backend.target
+        return target
+
+    def note_of(self, place: int) -> str:
+        """Why the kernel of an instruction is the one it is, where it was chosen."""
+        named = [each for function, arguments in self._calls_of(place) for each in (function, *arguments[:1])]
+        return next((each.note for each in named if getattr(each, "note", "")), "")
+
+    def _calls_of(self, place: int) -> list[tuple]:
+        begin, end = ([0, *self._ends])[place : place + 2]
+        return self._code[begin:end]
 
     def _view(self, each, array):
         array, shares = each.op.view(self.backend, array, **each.attributes)
@@ -155,8 +192,3 @@ class Program:
         """(flops, bytes moved) of one call."""
         costs = [e.op.cost(*self.graph.operands(e), **e.attributes) for e in self.graph.instructions if not e.view]
         return sum(flops for flops, _ in costs), sum(moved for _, moved in costs)
-
-
-def _checking(check, backend):
-    """A value check in the place of a kernel, for values that the program itself computes."""
-    return lambda operands, attributes: check(backend, *operands, **attributes)

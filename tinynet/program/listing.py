@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from typing import NamedTuple
 
+from tinynet.kernels import link
 from tinynet.memory.units import show_bytes
 
 from .graph import EXTERNAL
@@ -39,7 +40,7 @@ def listing(program) -> str:
             " ".join(repr(graph.registers[r]) for r in each.outputs), "" if at is None else f"{at:,}",
             "" if each.view else f"{sum(graph.spec(r).nbytes for r in each.outputs):,}",
             f"{plan.scratch[i][1]:,}" if i in plan.scratch else "", "" if each.view else f"{flops:,}",
-            "view" if each.view else program.kernel_of(each).target, each.line,
+            "view" if each.view else program.target_of(i), each.line,
         ))  # fmt: skip
     return f"{table(rows, frozenset({0, 4, 5, 6, 7}))}\n{summary(plan)}"
 
@@ -57,8 +58,9 @@ def explain(program) -> str:
     flops, moved = program.cost
     computing = [each for each in graph.instructions if not each.view]
     kernels: dict[str, list[str]] = {}
-    for each in computing:
-        kernels.setdefault(program.kernel_of(each).target, []).append(each.op.name)
+    for i, each in enumerate(graph.instructions):
+        if not each.view:
+            kernels.setdefault(program.target_of(i), []).append(each.op.name)
     outside = sum(r.spec.nbytes for r in graph.registers if r.kind == EXTERNAL and r.storage == r.index)
     lines = [
         f"{len(computing)} instructions and {len(graph) - len(computing)} views, {flops:,} flops, {moved:,} bytes read "
@@ -68,14 +70,24 @@ def explain(program) -> str:
         f"{show_bytes(outside)}",
         *program.notes,
     ]
-    if "reference" in kernels and program.backend.target != "reference":
-        names = ", ".join(sorted(set(kernels["reference"])))
-        lines.append(f"on reference kernels, which take memory as they go: {names}")
+    for target, names in kernels.items():
+        if target != program.target:
+            what = ", which take memory as they go" if target == "reference" else ""
+            lines.append(f"on {target} kernels{what}: {', '.join(sorted(set(names)))}")
+    chosen = {program.note_of(i): each for i, each in enumerate(graph.instructions) if program.note_of(i)}
+    if chosen:
+        lines.append("products whose kernel was chosen by measurement, on one thread:")
+        lines += [f"   {_product_text(graph, each)}  {note}" for note, each in chosen.items()]
     merged = Counter(shortened(each.op.name, 100) for each in computing if not each.op.name.isidentifier())
     if merged:
         lines.append("made of several operations, and how often:")
         lines += [f"{count:6}  {name}" for name, count in merged.items()]
     return "\n".join(lines)
+
+
+def _product_text(graph, each) -> str:
+    shapes = [graph.spec(r).shape for r in each.inputs]
+    return f"{shortened(each.op.name)} {' '.join('x'.join(map(str, shape)) for shape in shapes if len(shape) > 1)}"
 
 
 class Timing(NamedTuple):
@@ -120,7 +132,7 @@ def profile(program, inputs, externals, repeats: int) -> Profile:
     inputs = [backend.copy(array) for array in inputs]
     program._prepare(inputs, state)
     starts = [0, *program._ends[:-1]]
-    parts = [program._code[begin:end] for begin, end in zip(starts, program._ends)]
+    parts = [link(program._code[begin:end], program.target)[0] for begin, end in zip(starts, program._ends)]
     times: list[list[float]] = [[] for _ in parts]
     whole = []
     with backend.quiet():
@@ -128,8 +140,7 @@ def profile(program, inputs, externals, repeats: int) -> Profile:
             program._prepare(inputs, state)
             backend.synchronize()
             begin = time.perf_counter()
-            for function, arguments in program._code:
-                function(*arguments)
+            program._execute()
             backend.synchronize()
             whole.append(time.perf_counter() - begin)
             program._prepare(inputs, state)  # slots of arguments have had other uses by now

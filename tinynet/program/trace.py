@@ -84,10 +84,20 @@ class Trace:
         door.state.evaluate, door.state.tracer = self._outer
         self.grads = [(value, value._grad) for value, _ in self._grads_before.values()]
         if self.shapes:
-            for value, before in self._grads_before.values():
-                value._grad = before
+            self._restore_grads()
             for counter, before in reversed(self._versions):
                 counter[0] = before
+
+    def undo(self) -> None:
+        """Gives tensors the values and gradients that they had before the run."""
+        self._restore_grads()
+        for storage, held in self.before.items():
+            array = self._whole[storage] if storage in self._whole else self.arrays[storage]
+            array[...] = held
+
+    def _restore_grads(self) -> None:
+        for value, before in self._grads_before.values():
+            value._grad = before
 
     # ---- what the door tells ----
 

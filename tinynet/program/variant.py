@@ -1,8 +1,9 @@
 """One program of a captured step, with what it takes to run it in the step's place, and the proof that it may.
 
 A trace becomes a program here, and is compared with eager runs before anybody relies on it: at the first call every bit
-of the program without fusion, at the second the results of the fused one. When to trace and when to run is decided in
-``capture``.
+of the program without fusion, at the second the results of the fused one. Where the program's bits are not those of the
+eager step, the eager run is undone after it has been compared, so that all calls are the program's: a run that was
+interrupted and one that was not come to the same numbers. When to trace and when to run is decided in ``capture``.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ from __future__ import annotations
 import threading
 from typing import NamedTuple
 
-from tinynet.errors import CaptureError
+from tinynet.errors import ArgumentError, CaptureError
+from tinynet.kernels import available
 from tinynet.ops import door
 from tinynet.tensor import Tensor
 
-from .budget import within
-from .calls import Call, Results
+from .budget import fitting
+from .calls import Call, Form, Results
 from .compile import simplify
 from .execute import Program
 from .listing import profile
-from .trace import Trace
+from .trace import GradientOf, Trace
 
 # How far a fused program may be from the eager step, of the largest element of a result, and of all results.
 # Fusion changes the order of sums; their rounding errors stay far below this, and an error in a pass does not.
@@ -33,6 +35,27 @@ class Options(NamedTuple):
     memory: int | None = None
     verify: bool = True
     keep_grads: bool = False
+    executor: str | None = None
+
+
+def targets_for(options: Options, backend) -> tuple[str, ...]:
+    """Whose kernels may run a program, in the order of preference.
+
+    Where no executor is asked for: compiled ones, if they can be had and rounding may change.
+
+    Raises:
+        ArgumentError: native kernels on a backend that has none, or without what compiles them.
+    """
+    there = backend.target == "numpy" and available("native")
+    if options.executor == "native" and not there:
+        raise ArgumentError(
+            "capture", expected="arrays of NumPy, and numba, for executor='native'",
+            got=f"backend {backend.name}" if backend.target != "numpy" else "no numba",
+            mend="pip install 'tinynet[cpu]', or leave the executor out",
+        )  # fmt: skip
+    if options.executor == "native":
+        return ("native",)
+    return ("native", "numpy") if options.executor is None and options.fuse and there else (backend.target,)
 
 
 class Variant:
@@ -55,40 +78,97 @@ class Variant:
         self.results = Results(result, trace, call, options.keep_grads)
         base = trace.graph.copy()
         simplify(base)
-        graph, notes = within(base, options.memory, options.fuse, call.backend.target)
-        self.program = Program(graph, notes=notes)
+        graph, notes, target = fitting(base, options.memory, options.fuse, targets_for(options, call.backend))
+        self.program = Program(graph, notes=notes, target=target)
+        self._rounds = options.fuse or target != call.backend.target  # other bits than those of eager mode
         written = graph.written()
         self.written = [r for r in trace.externals if r in written]
         self.written_inputs = [i for i, r in enumerate(graph.inputs) if r in written]
+        self._specs = [graph.spec(register) for register in graph.outputs]
+        self._backends = [self.program.backend] * len(self._specs)
+        self._counters: list[list[int]] = []  # versions of what the last run wrote to
+        self._binding: dict[int, object] | None = None  # what the program was bound to then
+        self._form: Form | None = None  # of the arguments of calls that can do with ``repeat``
         externals = {register: trace.arrays[register] for register in trace.externals}  # as the trace met them
+        self._read = trace.guards.arrays.difference(id(externals[register]) for register in self.written)
+        self._read_arguments = self._read_among(call)
         self._refuse_overlaps(call, externals)
         if options.verify and not trace.shapes:
-            self._verify_bits(Program(base, effort=0) if options.fuse else self.program, trace, call)
+            self._verify_bits(Program(base, effort=0) if self._rounds else self.program, trace, call)
+        if self.replaces(trace):
+            trace.undo()
         self.results.eager.clear()
         trace.before.clear()
         trace.arrays.clear()
         trace.guards.grads.clear()
 
-    def applies(self) -> bool:
-        return self.trace.guards.hold() and all(
-            (tensor._grad is not None) == there for tensor, there in self.trace.depends_on_grads
-        )
+    def applies(self, call: Call) -> bool:
+        """Whether the program does what the step would, in a call of its signature."""
+        if not (self.trace.guards.hold() and self._grads_are_as_then()):
+            return False
+        return self._read_among(call) == self._read_arguments
 
     def run(self, call: Call):
-        """One call of the program."""
-        with self._lock, door.paused():
-            for refresh in self.trace.refreshes:
-                refresh()
+        """A call of the program, which applies."""
+        with self._lock:
             externals = self._externals()
             self._refuse_overlaps(call, externals)
-            outputs = self.program.run([leaf.array for leaf in call.leaves], externals)
-            for register in self.written:
-                self.trace.externals[register].versions[0] += 1
-            for i in self.written_inputs:
-                call.leaves[i].versions[0] += 1
-            graph = self.program.graph
-            tensors = [Tensor(a, self.program.backend, graph.spec(r)) for a, r in zip(outputs, graph.outputs)]
-            return self.results.make(tensors, call)
+            self._counters = [self.trace.externals[register].versions for register in self.written]
+            self._counters += [call.leaves[i].versions for i in self.written_inputs]
+            result = self._run([leaf.array for leaf in call.leaves], externals, call.leaves)
+            self._binding = self.program._bound
+            if self._form is None and self.settled:
+                self._form = self._form_of(call)
+            return result
+
+    def takes(self, args: tuple, kwargs: dict) -> list | None:
+        """The arrays for ``repeat`` if little time is enough to see that the program applies to a call; else None.
+
+        All is compared that calls can differ in: the arguments by their ``Form``, and Python's state by identity. No
+        argument lies in memory that the step can reach, so there is nothing to refuse. Which interpreter is at work is
+        left to the caller to compare.
+        """
+        if self._form is None:
+            return None
+        arrays = self._form.arrays(args, kwargs)
+        if arrays is None or not self.trace.guards.unchanged():
+            return None
+        return arrays if not self.trace.depends_on_grads or self._grads_are_as_then() else None
+
+    def repeat(self, arrays: list):
+        """A call of the program as the last one was, on the arrays that ``takes`` gave."""
+        with self._lock:
+            return self._run(arrays, None if self.program._bound is self._binding else self._externals())
+
+    def _form_of(self, call: Call) -> Form | None:
+        """What calls are like that can do with ``repeat``; None if the program has to do with arguments in other ways.
+
+        That is, if it writes to one or returns one, or had one that the step reads by itself as well; or if it finds
+        memory anew at each call.
+        """
+        if self.written_inputs or self.results.of_arguments or any(self._read_arguments):
+            return None
+        if any(isinstance(external, GradientOf) for external in self.trace.externals.values()):
+            return None
+        return Form.of(call, self.trace.guards.owners(call.backend))
+
+    def _run(self, arrays: list, externals: dict[int, object] | None, leaves: list[Tensor] | None = None):
+        for refresh in self.trace.refreshes:
+            refresh()
+        outputs = self.program.run(arrays, externals)
+        for counter in self._counters:
+            counter[0] += 1
+        return self.results.make(list(map(Tensor, outputs, self._backends, self._specs)), leaves)
+
+    def _grads_are_as_then(self) -> bool:
+        return all((tensor._grad is not None) == there for tensor, there in self.trace.depends_on_grads)
+
+    def _read_among(self, call: Call) -> list[int | None]:
+        """For each argument, which array it is of those that the step can reach as well and that are not written.
+
+        In a trace the two are one register.
+        """
+        return [id(leaf.array) if id(leaf.array) in self._read else None for leaf in call.leaves]
 
     def profile(self, call: Call, repeats: int):
         """The profile of the program on a call's arguments; nothing is changed."""
@@ -115,7 +195,7 @@ class Variant:
         for i in self.written_inputs:
             if list(repeated.values()).count(roots[i]) > 1:
                 taken.add(roots[i])
-        if not taken.isdisjoint(roots):
+        if not taken.isdisjoint(roots) or any(self._read_arguments[i] is not None for i in self.written_inputs):
             raise CaptureError(
                 "capture", expected="arguments in memory of their own",
                 got="one that shares memory with what the step writes", mend="pass a .copy() of it",
@@ -151,9 +231,15 @@ class Variant:
         """
         results = Results(result, trace, call, options.keep_grads)
         self._compare(trace, name)
-        if options.fuse and not trace.shapes:
+        if self.replaces(trace):
             self._verify_results(trace, results, call)
         self.settled = True
+        if self.replaces(trace):
+            trace.undo()
+
+    def replaces(self, trace: Trace) -> bool:
+        """Whether the program has to run in the place of the eager run of a trace, which is undone."""
+        return self._rounds and not trace.shapes
 
     def _compare(self, trace: Trace, name: str) -> None:
         """Raises CaptureError where a second trace differs from this one's."""
@@ -165,9 +251,7 @@ class Variant:
             difference = (
                 f"{yours[at].strip()} where it was {ours[at].strip()}{lines[at - 1] if 0 < at <= len(lines) else ''}"
             )
-        elif any(
-            not _same_bits(mine.backend, a, trace.graph.constants[r]) for r, a in mine.graph.constants.items()
-        ):
+        elif any(not _same_bits(mine.backend, a, trace.graph.constants[r]) for r, a in mine.graph.constants.items()):
             difference = "a constant with other numbers"
         elif any(tensor.array is not trace.externals[r].array for r, tensor in mine.externals.items()):
             difference = "another tensor"
@@ -181,11 +265,12 @@ class Variant:
 def _run_from_before(program: Program, trace: Trace, call: Call):
     """A run of a program from what there was before the eager one: outputs, and the tensors and arguments after.
 
-    What the eager run wrote to was copied before it; the program writes to those copies.
+    What the eager run wrote to was copied before it; the program writes to copies of those.
     """
-    state = trace.arrays | trace.before
+    before = {register: program.backend.copy(array) for register, array in trace.before.items()}
+    state = trace.arrays | before
     state = {register: state[register] for register in trace.externals}
-    inputs = [trace.before.get(r, leaf.array) for r, leaf in zip(program.graph.inputs, call.leaves)]
+    inputs = [before.get(r, leaf.array) for r, leaf in zip(program.graph.inputs, call.leaves)]
     return program.run(inputs, state), state, inputs
 
 

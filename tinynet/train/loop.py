@@ -164,9 +164,10 @@ def _epoch(run: Run, step, loss_function, valid, callbacks) -> None:
     before, start, model = run.totals.seconds, time.perf_counter(), run.model
     if not run.totals.samples:  # else it was resumed in the middle
         run.totals.rate = run.optimizer.lr
+    batch = _onto(model)
     for x, y in run.loader:
         run.within_step = True
-        run.loss = step(_batch(model, x), _batch(model, y))
+        run.loss = step(batch(x), batch(y))
         run.step += 1
         run.totals.add(run.loss, len(x))
         run.within_step = False
@@ -214,10 +215,10 @@ def evaluate(
         ArgumentError: no samples. Otherwise as ``fit``.
     """
     data, loss_function = _dataset("evaluate", data), named_loss(loss)
-    outputs, total = [], 0.0
+    outputs, total, batch = [], 0.0, _onto(model)
     for x, y, output in _outputs("evaluate", model, data, batch_size):
         with no_grad():
-            total += loss_function(output, _batch(model, y)).item() * len(x)
+            total += loss_function(output, batch(y)).item() * len(x)
         outputs.append(output.numpy())
     result = {"loss": total / len(data)}
     predicted = np.concatenate(outputs)
@@ -250,23 +251,30 @@ def _outputs(where: str, model: Module, data: Dataset, batch_size: int):
         raise ArgumentError(where, expected="at least one sample", got="none")
     was_training = model.training
     model.eval()
+    batch = _onto(model)
     try:
         for x, y in Loader(data, batch_size, shuffle=False):
             with no_grad():
-                output = model(_batch(model, x))
+                output = model(batch(x))
             yield x, y, output
     finally:
         model.train(was_training)
 
 
-def _batch(model: Module, array) -> Tensor:
-    """A batch on the model's backend; floating arrays in the model's dtype."""
+def _onto(model: Module) -> Callable[[object], Tensor]:
+    """What makes tensors of batches: on the model's backend, floating arrays in the model's dtype.
+
+    The model is looked at once, since walking through it takes longer than a step of a small one.
+    """
     first = next(iter(model.parameters()), None)
-    array = np.asarray(array)
-    if first is None:
-        return tensor(array)
-    dtype = first.dtype if is_floating(array.dtype) else array.dtype
-    return tensor(array, dtype, backend=first.backend)
+
+    def batch(array) -> Tensor:
+        array = np.asarray(array)
+        if first is None:
+            return tensor(array)
+        return tensor(array, first.dtype if is_floating(array.dtype) else array.dtype, backend=first.backend)
+
+    return batch
 
 
 def _dataset(where: str, data) -> Dataset:

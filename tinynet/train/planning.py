@@ -16,12 +16,13 @@ from tinynet.nn import Dense, LayerNorm, Module, abstract
 from tinynet.ops import Spec
 from tinynet.optim import Optimizer
 from tinynet.program import MemoryPlan
-from tinynet.program.budget import SMALLEST_TILE, within
+from tinynet.program.budget import SMALLEST_TILE, fitting
 from tinynet.program.calls import Call, Results
 from tinynet.program.compile import compiled, simplify
 from tinynet.program.graph import Graph
 from tinynet.program.guards import Guards
 from tinynet.program.trace import Trace
+from tinynet.program.variant import Options, targets_for
 from tinynet.tensor import Tensor
 
 from .step import named_loss, named_optimizer, training_step
@@ -41,8 +42,8 @@ class StepPlan(MemoryPlan):
     All of ``MemoryPlan`` besides: ``peak_bytes`` is the arena, of which the batch itself takes ``input_bytes``.
     """
 
-    def __init__(self, graph: Graph, notes: list[str], batch_size: int, planner: _Planner):
-        super().__init__(graph, planner.backend.target)
+    def __init__(self, graph: Graph, notes: list[str], target: str, batch_size: int, planner: _Planner):
+        super().__init__(graph, target)
         self.graph, self.notes, self.batch_size = graph, notes, batch_size
         self.parameter_bytes, self.moment_bytes = planner.parameters, planner.moments
         self._again = planner.lean
@@ -62,13 +63,24 @@ class StepPlan(MemoryPlan):
         best = self._largest(budget, *_PROBES)
         if best > 0:  # once more from there, since scratch grows with a batch only as far as one block
             best = self._largest(budget, best, best + _NEAR)
-        best = max(best, 0)
-        while best and self._again(best).workspace_bytes > budget:
-            best -= 1  # sizes are rounded up to the alignment, and scratch to whole blocks
-        for step in (_NEAR, _NEAR // 8, 1):
-            while self._again(best + step).workspace_bytes <= budget:
-                best += step
-        return best
+        return self._bisect(budget, max(best, 0))
+
+    def _bisect(self, budget: int, near: int) -> int:
+        """The largest batch that fits, sought around a good guess: sizes are rounded, and scratch grows by blocks."""
+
+        def fits(n: int) -> bool:
+            return n < 1 or self._again(n).workspace_bytes <= budget
+
+        low, high, step = near, near + 1, 1
+        while fits(high):
+            low, high, step = high, high + 2 * step, 2 * step
+        step = 1
+        while not fits(low):
+            low, high, step = max(0, low - step), low, 2 * step
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(middle) else (low, middle)
+        return low
 
     def _largest(self, budget: int, small: int, large: int) -> int:
         """The largest batch by the lines through the live bytes of two batch sizes."""
@@ -126,7 +138,7 @@ class StepPlan(MemoryPlan):
 def plan(
     model: Module, loss, optimizer: str | Optimizer, batch_size: int, input_shape: tuple[int, ...] | None = None,
     memory: str | int | None = None, *, target_shape: tuple[int, ...] | None = None, fuse: bool = True,
-    clip_norm: float | None = None, penalty: Callable | None = None,
+    clip_norm: float | None = None, penalty: Callable | None = None, executor: str | None = None,
 ) -> StepPlan:  # fmt: skip
     """Plans a training step from shapes alone. No array is allocated, and nothing is changed.
 
@@ -138,7 +150,7 @@ def plan(
         input_shape: of one sample; by default (in_features,) of the first layer.
         memory: a budget for the workspace, as for ``capture``.
         target_shape: of one sample's target; by default that of the prediction, and () for "cross_entropy".
-        fuse, clip_norm, penalty: as for ``capture`` and ``fit``.
+        fuse, clip_norm, penalty, executor: as for ``capture`` and ``fit``.
 
     Raises:
         PlanError: the budget is too small; the message names the least that would do.
@@ -152,28 +164,31 @@ def plan(
     with abstract():
         optimizer = named_optimizer(optimizer, model)
     step = training_step(model, named_loss(loss), optimizer, penalty, clip_norm)
-    return _Planner(model, loss, optimizer, step, shape, target_shape, fuse).plan(batch_size, budget)
+    options = Options(fuse=fuse, executor=executor)
+    return _Planner(model, loss, optimizer, step, shape, target_shape, options).plan(batch_size, budget)
 
 
 class _Planner:
     """Plans one step for any batch size."""
 
-    def __init__(self, model: Module, loss, optimizer: Optimizer, step: Callable, shape, target_shape, fuse: bool):
-        self.model, self.loss, self.step, self.fuse = model, loss, step, fuse
+    def __init__(
+        self, model: Module, loss, optimizer: Optimizer, step: Callable, shape, target_shape, options: Options
+    ):  # fmt: skip
+        self.model, self.loss, self.step, self.fuse = model, loss, step, options.fuse
         self.shape, self.target_shape = shape, target_shape
         first = model.parameters()[0]
         self.backend, self.dtype = first.backend, first.dtype
+        self.targets = targets_for(options, self.backend)
         self.parameters = sum(p.nbytes for p in model.parameters())
         self.moments = sum(view.nbytes for views in optimizer._moments.values() for view in views)
 
     def plan(self, batch_size: int, budget: int | None) -> StepPlan:
-        chosen, notes = within(self._graph(batch_size), budget, self.fuse, self.backend.target)
-        return StepPlan(chosen, notes, batch_size, self)
+        return StepPlan(*fitting(self._graph(batch_size), budget, self.fuse, self.targets), batch_size, self)
 
     def lean(self, batch_size: int) -> StepPlan:
         """The plan that takes least without more work."""
         graph = compiled(self._graph(batch_size), self.fuse, tile_bytes=SMALLEST_TILE)
-        return StepPlan(graph, [], batch_size, self)
+        return StepPlan(graph, [], self.targets[0], batch_size, self)
 
     def _graph(self, n: int) -> Graph:
         """The step on shadows of a batch, simplified."""

@@ -25,7 +25,7 @@ CHAINS = 12
 def multiply_adds(typing, size, lanes, count, seed):
     """``count`` rounds of ``CHAINS`` multiply-adds of ``lanes`` elements; returns a number that depends on them all."""
     result = types.float32 if size.literal_value == 4 else types.float64
-    signature = result(types.int64, types.int64, types.int64, result)
+    signature = result(size, lanes, types.int64, result)
     size, lanes = size.literal_value, lanes.literal_value
 
     def codegen(context, builder, signature, arguments):
@@ -48,7 +48,7 @@ def loop(size: int, width: int):
     SIZE, LANES = size, width // 8 // size
     kind = float32 if size == 4 else float64
 
-    @compiled(kind(int64, kind))
+    @compiled(kind(int64, kind), size, width)
     def rounds(count, seed):
         return multiply_adds(SIZE, LANES, count, seed)
 

@@ -77,6 +77,7 @@ def dot(typing, size, lanes, rows, k, a, a_row, x, c, c_row, accumulate):
 
     The elements of x and those of a row of A lie side by side; strides and addresses are as in ``tile``.
     """
+    signature = types.void(size, lanes, *[types.int64] * 8)
     size, lanes = size.literal_value, lanes.literal_value
 
     def codegen(context, builder, signature, arguments):
@@ -88,4 +89,4 @@ def dot(typing, size, lanes, rows, k, a, a_row, x, c, c_row, accumulate):
         choose(builder, several, functions, list(arguments[3:]))
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 10), codegen
+    return signature, codegen

@@ -80,12 +80,12 @@ class Code:
         lanes = ir.Constant(self.integers, list(range(self.lanes)))
         return self.builder.icmp_unsigned("<", lanes, self.spread(self.builder.trunc(count, self.integer)))
 
-    def load_masked(self, address, mask):
-        """A vector with zeros where the mask is off. What is masked is not touched, be it mapped or not."""
+    def load_masked(self, address, mask, beyond: float = 0.0):
+        """A vector with ``beyond`` where the mask is off. What is masked is not touched, be it mapped or not."""
         pointer = self.pointer(address)
         name = f"llvm.masked.load.{self.suffix}.p0"
         load = self.declare(name, self.vector, [pointer.type, I32, self.mask_type, self.vector])
-        return self.builder.call(load, [pointer, ir.Constant(I32, self.size), mask, self.constant(0.0)])
+        return self.builder.call(load, [pointer, ir.Constant(I32, self.size), mask, self.constant(beyond)])
 
     def store_masked(self, value, address, mask):
         pointer = self.pointer(address)
@@ -141,6 +141,78 @@ class Code:
             phi.add_incoming(next_, end)
         builder.position_at_end(after)
         return values
+
+    def line(self, count, body, carried: list | tuple = (), turn: int = 1, merge=None) -> list:
+        """Runs ``body(piece, values) -> values`` over ``count`` elements side by side, and returns the values then.
+
+        A ``Piece`` is a vector of them: whole ones first, and what is left with a mask.
+
+        Args:
+            turn: pieces that are worked on at a time, each with values of its own: chains that do not wait for each
+                other. Which element belongs to which chain depends on ``count`` alone.
+            merge: ``merge(values, values) -> values`` of two chains.
+        """
+        builder, width = self.builder, self.size * self.lanes
+        full, rest = builder.sdiv(count, number(self.lanes)), builder.srem(count, number(self.lanes))
+        n = len(carried)
+
+        def whole(values):
+            offset, *values = values
+            following = []
+            for i in range(turn):
+                following += body(Piece(self, self.at(offset, i * width)), values[i * n : (i + 1) * n]) or []
+            return [self.at(offset, turn * width), *following]
+
+        def one(values):
+            offset, *values = values
+            return [self.at(offset, width), *(body(Piece(self, offset), values) or [])]
+
+        turns = builder.sdiv(full, number(turn)) if turn > 1 else full
+        offset, *values = self.loop(turns, [number(0), *[*carried] * turn], whole)
+        first, others = values[:n], [values[i * n : (i + 1) * n] for i in range(1, turn)]
+        if turn > 1:
+            offset, *first = self.loop(builder.srem(full, number(turn)), [offset, *first], one)
+        before = builder.block
+        with builder.if_then(builder.icmp_signed(">", rest, number(0))):
+            last = body(Piece(self, offset, self.mask(rest)), first) or []
+            inside = builder.block
+        values = []
+        for without, with_ in zip(first, last):
+            phi = builder.phi(without.type)
+            phi.add_incoming(without, before)
+            phi.add_incoming(with_, inside)
+            values.append(phi)
+        for each in others if carried else ():
+            values = merge(values, each)
+        return values
+
+
+class Piece:
+    """A vector's worth of a line: the same place in every array whose elements lie side by side.
+
+    Attributes:
+        offset: bytes from the beginning of the line.
+        mask: the lanes that belong to it; None for all.
+    """
+
+    def __init__(self, code: Code, offset, mask=None):
+        self.code, self.offset, self.mask = code, offset, mask
+
+    def load(self, address, beyond: float = 0.0):
+        """The piece of the array at ``address``, with ``beyond`` in lanes that do not belong to it."""
+        address = self.code.at(address, self.offset)
+        return self.code.load(address) if self.mask is None else self.code.load_masked(address, self.mask, beyond)
+
+    def store(self, value, address) -> None:
+        address = self.code.at(address, self.offset)
+        if self.mask is None:
+            self.code.store(value, address)
+        else:
+            self.code.store_masked(value, address, self.mask)
+
+    def keep(self, value, beyond: float = 0.0):
+        """The value, with ``beyond`` in lanes that do not belong to the piece."""
+        return value if self.mask is None else self.code.builder.select(self.mask, value, self.code.constant(beyond))
 
 
 def function(module: ir.Module, name: str, arguments: int, write) -> ir.Function:

@@ -16,8 +16,8 @@ from numba import types
 from numba.extending import intrinsic
 
 from .emit import Code, choose, function, number
+from .plan import ACTIVATIONS
 
-ACTIVATIONS = (None, "relu", "tanh", "sigmoid")
 # Terms of exp's series: the first left out, (ln 2 / 2)^n / n!, is below half a unit in the last place.
 DEGREE = {4: 7, 8: 13}
 # ln 2 in two parts; the first has few enough bits that n times it is exact.
@@ -122,6 +122,7 @@ def finish(typing, size, lanes, activation, rows, columns, c, c_row, bias, h, h_
         bias: address of ``columns`` numbers, 0 for none.
         h: address of a matrix of C's shape, 0 for none; ``h_row`` bytes from row to row.
     """
+    signature = types.void(size, lanes, *[types.int64] * 8)
     size, lanes = size.literal_value, lanes.literal_value
 
     def codegen(context, builder, signature, arguments):
@@ -132,4 +133,4 @@ def finish(typing, size, lanes, activation, rows, columns, c, c_row, bias, h, h_
         choose(builder, arguments[2], functions, list(arguments[3:]))
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 10), codegen
+    return signature, codegen

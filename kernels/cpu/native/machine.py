@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.metadata
 import os
 import stat
 import sys
@@ -16,8 +17,6 @@ from typing import NamedTuple
 
 import llvmlite
 import llvmlite.binding as llvm
-import numba
-from numba.core import config
 
 WIDTHS = (512, 256, 128)
 
@@ -84,10 +83,22 @@ def second_level_cache() -> int:
 
 @functools.cache
 def fingerprint() -> str:
-    parts = [sys.version, numba.__version__, llvmlite.__version__]
+    parts = [sys.version, _version("numba"), llvmlite.__version__]
     parts += [llvm.get_host_cpu_name(), str(sorted(features().items()))]
-    parts += [path.read_text() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    parts += [path.read_text() for path in sorted(Path(__file__).parent.rglob("*.py"))]
+    return digest(parts)
+
+
+def digest(parts: list[str]) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _version(package: str) -> str:
+    """The version of a package that is not imported for this: what it compiled is kept, and mostly all that is used."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
 
 
 def cache_root() -> Path:
@@ -121,14 +132,23 @@ def cache_folder() -> Path | None:
     return folder
 
 
-def compiled(signature):
+def compiled(signature, *closure: int):
     """Decorator: numba's ``njit`` for one signature, without the interpreter's lock, kept in the cache.
 
     ``reassoc`` and its like are left to the vector code, which spells its arithmetic out; NaN and infinities keep their
     meaning everywhere.
+
+    Args:
+        closure: the numbers that the function is made for. They become a part of its name, and so of its file's: numba
+            numbers the files of one name, and two processes that compile for different numbers at a time would count to
+            the same one.
     """
 
+    import numba
+    from numba.core import config
+
     def compile_(python):
+        python.__qualname__ = "_".join(map(str, (python.__qualname__, *closure)))
         folder, before = cache_folder(), config.CACHE_DIR
         if folder is None:
             return numba.njit(signature, nogil=True)(python)

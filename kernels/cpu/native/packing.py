@@ -148,6 +148,7 @@ def write_deal(size: int, lanes: int, height: int):
 
 @intrinsic(prefer_literal=True)
 def deal_block(typing, size, lanes, height, rows, pieces, source, source_row, target, target_next):
+    signature = types.void(size, lanes, height, *[types.int64] * 6)
     size, lanes, height = size.literal_value, lanes.literal_value, height.literal_value
 
     def codegen(context, builder, signature, arguments):
@@ -155,11 +156,12 @@ def deal_block(typing, size, lanes, height, rows, pieces, source, source_row, ta
         builder.call(function(builder.module, name, 6, write_deal(size, lanes, height)), arguments[3:])
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 9), codegen
+    return signature, codegen
 
 
 def _copying(name: str, writer):
     def typed(typing, size, lanes, rows, columns, source, source_row, target, target_row):
+        signature = types.void(size, lanes, *[types.int64] * 6)
         size, lanes = size.literal_value, lanes.literal_value
 
         def codegen(context, builder, signature, arguments):
@@ -167,7 +169,7 @@ def _copying(name: str, writer):
             builder.call(made, arguments[2:])
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 8), codegen
+        return signature, codegen
 
     typed.__name__ = name
     return intrinsic(prefer_literal=True)(typed)

@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import machine, product
-from .finish import ACTIVATIONS
+from . import machine
+from .instructions import Instruction
+from .pool import useful_threads
 
+ACTIVATIONS = (None, "relu", "tanh", "sigmoid")  # that an epilogue knows; an instruction has the index
 # Largest depths of a block of B: deeper blocks read and write C less often, and leave room for fewer columns.
 DEPTH = 512
 LEAST_DEPTH = 128
@@ -33,6 +35,18 @@ class Blocks(NamedTuple):
     pack_a: bool
     pack_b: bool
     scratch_bytes: int
+
+
+def slab_bytes(size: int, width: int, m: int, kc: int) -> int:
+    """Bytes of scratch for a packed slab of A, whose strips stand before the block of B."""
+    height = machine.tile(size, width).height
+    return -(-m // height) * (-(-height * kc * size // 64) | 1) * 64
+
+
+def block_bytes(size: int, width: int, kc: int, nc: int) -> int:
+    """Bytes of scratch for a packed block of B: panels that are all as wide as a tile."""
+    _, breadth, lanes = machine.tile(size, width)
+    return -(-nc // (breadth * lanes)) * breadth * lanes * kc * size
 
 
 def _even(count: int, most: int, unit: int = 1) -> int:
@@ -62,12 +76,41 @@ def blocks(m: int, k: int, n: int, size: int, width: int, a_transposed: bool, b_
     kc = _even(k, depth)
     most = max(panel, cache // 2 // (kc * size) // panel * panel)
     nc = panel if pack_b and m <= ROWS_PER_PANEL else _even(n, most, panel)
-    nbytes = product.slab_bytes(size, width, m, kc) * pack_a
-    nbytes += product.block_bytes(size, width, kc, nc) * pack_b
+    nbytes = slab_bytes(size, width, m, kc) * pack_a
+    nbytes += block_bytes(size, width, kc, nc) * pack_b
     return Blocks(kc, nc, pack_a, pack_b, nbytes)
 
 
-def scratch_bytes(m, k, n, dtype, *, transpose_a=False, transpose_b=False, width=None) -> int:
+def cost(m: int, k: int, n: int, size: int) -> float:
+    """About how many nanoseconds a product takes one core: 100 GFLOP/s in single precision, and what a call costs."""
+    return 50 + 2 * m * k * n * size / 400
+
+
+@functools.cache
+def shared(
+    m: int, k: int, n: int, size: int, width: int, a_transposed: bool, b_packed: bool | None, threads: int
+) -> tuple[int, bool, Blocks]:
+    """How many of the threads share a product, whether each has columns of C (or else rows), and the cut of a share.
+
+    Each thread packs for itself. With columns for each, both read all of A and its own part of B, so that is the way
+    where B is the larger; unless one of the threads would get much more than its share in whole tiles.
+    """
+    height, breadth, lanes = machine.tile(size, width)
+    cut = blocks(m, k, n, size, width, a_transposed, b_packed)
+    units = {False: -(-m // height), True: -(-n // (breadth * lanes))}  # by columns or not -> tiles to be shared
+    if threads == 1 or max(units.values()) == 1:
+        return 1, False, cut
+    excess = {way: -(-count // threads) * threads / count for way, count in units.items()}
+    reads = {False: k * n * (1 + cut.pack_b), True: m * k * (1 + cut.pack_a)}
+    way = min((False, True), key=lambda way: (excess[way] > 1.15, excess[way] if excess[way] > 1.15 else 0, reads[way]))
+    threads = min(threads, units[way])
+    most = -(-units[way] // threads)
+    if way:
+        return threads, True, blocks(m, k, min(n, most * breadth * lanes), size, width, a_transposed, b_packed)
+    return threads, False, blocks(min(m, most * height), k, n, size, width, a_transposed, b_packed)
+
+
+def scratch_bytes(m, k, n, dtype, *, transpose_a=False, transpose_b=False, width=None, threads=1) -> int:
     """Bytes of scratch that ``matmul`` needs at most for C (m x n) = A (m x k) B (k x n).
 
     For row-major operands, or transposes of such, whatever their leading dimensions; ``Product.scratch_bytes`` knows
@@ -77,14 +120,21 @@ def scratch_bytes(m, k, n, dtype, *, transpose_a=False, transpose_b=False, width
         dtype: float32 or float64.
         transpose_a, transpose_b: whether the operand is the transpose of a row-major array.
         width: bits of a vector, for those who chose them.
+        threads: how many may share it.
     """
     size, width = _size(np.dtype(dtype)), _width(width)
+    threads = min(threads, useful_threads(cost(m, k, n, size)))
     if 0 in (m, n):
         return 0
+
+    def needed(a_transposed: bool, packed: bool | None) -> int:
+        count, _, cut = shared(m, k, n, size, width, a_transposed, packed, threads)
+        return count * -(-cut.scratch_bytes // ALIGNMENT) * ALIGNMENT
+
     if m == 1 or n == 1:
-        return max(k * size, blocks(m, k, n, size, width, False, True).scratch_bytes)
+        return max(threads * -(-k * size // ALIGNMENT) * ALIGNMENT, needed(False, True))
     packed = (True,) if transpose_b else (None, True) if _may_pack(m) else (None,)
-    return max(blocks(m, k, n, size, width, transpose_a, each).scratch_bytes for each in packed)
+    return max(needed(transpose_a, each) for each in packed)
 
 
 def _may_pack(m: int) -> bool:
@@ -116,17 +166,19 @@ class Product:
         accumulate: adds to ``out``.
         bias: (n,), side by side. activation: "relu", "tanh" or "sigmoid". mask: (m, n), its columns side by side.
         width: bits of a vector, 512, 256 or 128; None for the widest of this processor.
+        threads: how many may share the work, as an ``instruction``. A call by itself is made by one.
 
     Attributes:
         scratch_bytes: what a call needs.
+        threads: how many share the work: as many as that pays for, and may.
 
     Raises:
         ValueError: shapes, element types or layouts that do not go together. Nothing has been written then.
     """
 
-    def __init__(self, out, a, b, *, accumulate=False, bias=None, activation=None, mask=None, width=None):
+    def __init__(self, out, a, b, *, accumulate=False, bias=None, activation=None, mask=None, width=None, threads=1):
         self._arrays = (out, a, b, bias, mask)  # addresses are held below, so what they point to has to live on
-        size, width = self._check(activation), _width(width)
+        self._size, self._width = size, width = self._check(activation), _width(width)
         (m, k), n = a.shape, b.shape[1]
         # The stride of an axis of one element means nothing and may be anything.
         a_row, a_step = a.strides[0] if m > 1 else k * size, a.strides[1] if k > 1 else size
@@ -137,10 +189,12 @@ class Product:
         c, at_a, at_b = (each.ctypes.data for each in (out, a, b))
         at_bias, h = (0 if each is None else each.ctypes.data for each in (bias, mask))
         code, adds = ACTIVATIONS.index(activation), int(accumulate)
-        self.scratch_bytes = 0
-        self._function = None
+        self.cost = cost(m, k, n, size)
+        self.threads, by_columns, self._scratch_each = 1, False, 0
+        self._operation = None
         if m == 0 or n == 0:
             return
+        threads = min(threads, useful_threads(self.cost))
         if n == 1 and a_row == size and c_row == size and bias is None and (mask is None or h_row == size) and m > 1:
             # A transposed times a column: the same numbers as a row times A's memory, whose rows lie side by side
             m, n, at_a, at_b = 1, m, at_b, at_a
@@ -148,40 +202,59 @@ class Product:
             c_row = h_row = n * size
         finishing = (code, at_bias, h)
         if m == 1 and n > 1 and b_step == size and b_column != size:
-            self._function = product.vector_kernel(size, width)
+            self._operation, self.threads = "matvec", min(threads, n)
             self._before = (n, k, at_b, b_column, at_a, a_step, c, size, adds)
             self._after = (1, *finishing, size)
-            self.scratch_bytes = 0 if a_step == size else k * size
+            self._scratch_each = 0 if a_step == size else k * size
         elif n == 1 and a_step == size and k > 1:
-            self._function = product.vector_kernel(size, width)
+            self._operation, self.threads = "matvec", min(threads, m)
             self._before = (m, k, at_a, a_row, at_b, b_step, c, c_row, adds)
             self._after = (int(m == 1), *finishing, h_row)
-            self.scratch_bytes = 0 if b_step == size else k * size
+            self._scratch_each = 0 if b_step == size else k * size
         else:
             ragged = at_b % ALIGNMENT or b_step % ALIGNMENT
             packed = True if b_column != size or (ragged and _may_pack(m)) else None
-            cut = blocks(m, k, n, size, width, a_row == size and a_step != size, packed)
-            self._function = product.kernel(size, width)
+            cut = shared(m, k, n, size, width, a_row == size and a_step != size, packed, threads)
+            self._operation, self.threads, by_columns, cut = "matmul", *cut
             self._before = (
                 m, n, k, at_a, a_row, a_step, at_b, b_step, b_column, c, c_row, adds,
                 int(cut.pack_a), int(cut.pack_b), cut.kc, cut.nc,
             )  # fmt: skip
             self._after = (*finishing, h_row)
-            self.scratch_bytes = cut.scratch_bytes
+            self._scratch_each = cut.scratch_bytes
+        self._shares = (int(by_columns), -(-self._scratch_each // ALIGNMENT) * ALIGNMENT)
+
+    @property
+    def scratch_bytes(self) -> int:
+        return self.threads * -(-self._scratch_each // ALIGNMENT) * ALIGNMENT
 
     def __call__(self, scratch=None) -> None:
         """Runs it. ``scratch``: bytes (uint8, side by side), at least ``scratch_bytes``; best aligned to 64."""
-        if self._function is None:
+        from . import product
+
+        if self._operation is None:
             return
-        address = 0
-        if self.scratch_bytes:
-            have = 0 if scratch is None else scratch.nbytes
-            if have < self.scratch_bytes or not scratch.flags.c_contiguous:
-                raise ValueError(
-                    f"native product: expected {self.scratch_bytes} contiguous bytes of scratch, got {have}"
-                )
-            address = scratch.ctypes.data
-        self._function(*self._before, address, *self._after)
+        function = product.vector_kernel if self._operation == "matvec" else product.kernel
+        function(self._size, self._width)(*self._before, self._address(scratch), *self._after)
+
+    def instruction(self, scratch=None) -> Instruction | None:
+        """The product as an instruction; None where there is nothing to compute."""
+        if self._operation is None:
+            return None
+        by_columns, each = self._shares
+        last = (each,) if self._operation == "matvec" else (by_columns, each)
+        return Instruction(
+            self._operation, self._size, (*self._before, self._address(scratch), *self._after, *last),
+            keep=(*self._arrays, scratch), threads=self.threads, cost=self.cost, width=self._width,
+        )  # fmt: skip
+
+    def _address(self, scratch) -> int:
+        if not self.scratch_bytes:
+            return 0
+        have = 0 if scratch is None else scratch.nbytes
+        if have < self.scratch_bytes or not scratch.flags.c_contiguous:
+            raise ValueError(f"native product: expected {self.scratch_bytes} contiguous bytes of scratch, got {have}")
+        return scratch.ctypes.data
 
     def _check(self, activation) -> int:
         out, a, b, bias, mask = self._arrays
@@ -210,6 +283,27 @@ class Product:
         if activation not in ACTIVATIONS:
             raise ValueError(f"native product: expected an activation among {ACTIVATIONS}, got {activation!r}")
         return size
+
+
+def takes(out, a, b, bias=None) -> bool:
+    """Whether a ``Product`` takes arrays of fitting shapes and one element type: it is about how they lie in memory."""
+    lines = [out] if bias is None else [out, bias]
+    columns = out.size == 0 or out.shape[-1] <= 1 or all(each.strides[-1] == out.itemsize for each in lines)
+    apart = not any(np.may_share_memory(out, each) for each in (a, b))
+    return columns and apart and all(each.flags.aligned for each in (a, b, *lines))
+
+
+def finishing(out, bias=None, activation=None) -> list[Instruction]:
+    """What turns a product in ``out`` into activation(out + bias), as instructions; none where that is all."""
+    if bias is None and activation is None:
+        return []
+    (m, n), size = out.shape, out.itemsize
+    words = (
+        ACTIVATIONS.index(activation), m, n, out.ctypes.data, out.strides[0] if m > 1 else n * size,
+        0 if bias is None else bias.ctypes.data,
+    )  # fmt: skip
+    cost = 50 + out.size * size / 16
+    return [Instruction("finish", size, words, (out, bias), useful_threads(cost), cost)]
 
 
 def matmul(out, a, b, *, scratch=None, accumulate=False, bias=None, activation=None, mask=None, width=None) -> None:

@@ -8,8 +8,8 @@
                 for columns of the block, a panel at a time: the tile
                 after the last k: the epilogue on these rows
 
-Rows are dealt out evenly: where they do not divide, some tiles have one row less, so that none has two. Scratch holds
-what is packed: a slab of A and a block of B at most.
+Rows are dealt out evenly, lest the last tile has one or two; where C is no wider than a vector, tiles are twice as
+high. Scratch holds what is packed: a slab of A and a block of B at most.
 """
 
 from __future__ import annotations
@@ -30,29 +30,23 @@ ARGUMENTS = 21
 VECTOR_ARGUMENTS = 15
 
 
-def slab_bytes(size: int, width: int, m: int, kc: int) -> int:
-    """Bytes of scratch for a packed slab of A, whose strips stand before the block of B."""
-    height = register_tile(size, width).height
-    return -(-m // height) * (-(-height * kc * size // 64) | 1) * 64
-
-
-def block_bytes(size: int, width: int, kc: int, nc: int) -> int:
-    """Bytes of scratch for a packed block of B: panels that are all as wide as a tile."""
-    _, breadth, lanes = register_tile(size, width)
-    return -(-nc // (breadth * lanes)) * breadth * lanes * kc * size
+@functools.cache
+def kernel(size: int, width: int):
+    """The compiled product alone, with int64 arguments: see ``source``."""
+    return compiled(void(*[int64] * ARGUMENTS), size, width)(source(size, width))
 
 
 @functools.cache
-def kernel(size: int, width: int):
-    """The compiled product for elements of ``size`` bytes and vectors of ``width`` bits.
+def vector_kernel(size: int, width: int):
+    """The compiled product of a matrix and a vector alone: see ``vector_source``."""
+    return compiled(void(*[int64] * VECTOR_ARGUMENTS), size, width)(vector_source(size, width))
 
-    Called with int64 arguments: see ``product`` inside. It touches no Python object and allocates nothing, so that
-    other compiled code can call it as well.
-    """
+
+def source(size: int, width: int):
+    """The product for elements of ``size`` bytes and vectors of ``width`` bits, as Python that numba compiles."""
     SIZE, (HEIGHT, BREADTH, LANES) = size, register_tile(size, width)
-    PANEL = BREADTH * LANES
+    PANEL, TALL = BREADTH * LANES, 2 * HEIGHT
 
-    @compiled(void(*[int64] * ARGUMENTS))
     def product(
         m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, accumulate, pack_a, pack_b, kc, nc, scratch,
         activation, bias, h, h_row,
@@ -62,11 +56,12 @@ def kernel(size: int, width: int):
         a, b, c, bias, h, scratch are addresses; *_row, *_step, *_column bytes between rows, steps of k, columns. The
         columns of c, bias and h lie side by side; those of b too, unless ``pack_b``; with ``pack_a`` the rows of a.
         """
-        tiles = (m + HEIGHT - 1) // HEIGHT
+        height = TALL if n <= LANES and not pack_a else HEIGHT
+        tiles = (m + height - 1) // height
         # Strips of A are an odd number of cache lines apart, lest all fall into the same sets of the cache.
         strip = ((kc * HEIGHT * SIZE + 63) // 64 | 1) * 64
         block = scratch + tiles * strip * pack_a
-        short = 0 if pack_a else min(tiles * HEIGHT - m, tiles)  # tiles that get one row less
+        each, more = (HEIGHT, 0) if pack_a else (m // tiles, m % tiles)  # rows of a tile; tiles with one row more
         p = 0
         while True:  # once even for k = 0: C is then zeros
             depth = min(kc, k - p)
@@ -101,8 +96,8 @@ def kernel(size: int, width: int):
                                 copy_block(SIZE, LANES, depth, 1, source + v * b_column, b_step, at, panel_step)
                     at_b = block
                 for t in range(tiles):
-                    i = t * HEIGHT - min(t, short)
-                    rows = min(m, (t + 1) * HEIGHT - min(t + 1, short)) - i
+                    i = t * each + min(t, more)
+                    rows = min(m - i, each + (t < more))
                     at_a, row, step = a + i * a_row + p * a_step, a_row, a_step
                     if pack_a:
                         at_a, row, step = scratch + t * strip, SIZE, HEIGHT * SIZE
@@ -126,12 +121,10 @@ def kernel(size: int, width: int):
     return product
 
 
-@functools.cache
-def vector_kernel(size: int, width: int):
-    """The compiled product of a matrix and a vector, where the sum runs along the rows of the matrix in memory."""
+def vector_source(size: int, width: int):
+    """The product of a matrix and a vector, where the sum runs along the rows of the matrix in memory."""
     SIZE, LANES = size, register_tile(size, width).lanes
 
-    @compiled(void(*[int64] * VECTOR_ARGUMENTS))
     def vector_product(
         rows, k, a, a_row, x, x_step, c, c_step, accumulate, scratch, lying, activation, bias, h, h_step
     ):  # fmt: skip

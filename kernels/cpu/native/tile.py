@@ -106,14 +106,16 @@ def tile(
     Args:
         size, lanes, height, breadth: constants: bytes of an element, elements of a vector, and the largest tile in
             rows and in vectors.
-        rows, columns: of this tile: 1 to ``height``, 1 to ``breadth * lanes``.
+        rows, columns: of this tile: 1 to ``height``, 1 to ``breadth * lanes``; up to ``lanes`` columns also twice as
+            many rows.
         a, a_row, a_step: address of A's first element, bytes from row to row and from one k to the next.
         b, b_step: address of B's first element, bytes from one k to the next; its columns lie side by side.
         c, c_row: address of C's first element, bytes from row to row; its columns lie side by side.
         b_next, c_next: where the next tile will begin to read: they are asked for. Any address will do.
         accumulate: 0 to overwrite C, another number to add to it.
     """
-    signature = types.void(*[types.int64] * 17)
+    # The constants are a part of the signature: numba keeps code by it, and would take that of other constants.
+    signature = types.void(size, lanes, height, breadth, *[types.int64] * 13)
     size, lanes, height, breadth = (each.literal_value for each in (size, lanes, height, breadth))
 
     def codegen(context, builder, signature, arguments):
@@ -124,6 +126,12 @@ def tile(
             for masked in (False, True) for v in range(breadth) for i in range(height)
         ]  # fmt: skip
         functions += [tile_function(module, size, lanes, i + 1, breadth, strided=True) for i in range(height)]
+        # One vector wide, as few chains of multiply-adds as there are rows: so there are twice as many of those.
+        tall = len(functions)
+        functions += [
+            tile_function(module, size, lanes, height + i + 1, 1, masked)
+            for masked in (False, True) for i in range(height)
+        ]  # fmt: skip
         vectors = builder.sdiv(builder.sub(columns, number(1)), number(lanes))  # one less than there are
         rest = builder.sub(columns, builder.mul(vectors, number(lanes)))
         index = builder.add(builder.mul(vectors, number(height)), builder.sub(rows, number(1)))
@@ -133,6 +141,9 @@ def tile(
         whole = builder.icmp_signed("==", columns, number(breadth * lanes))
         strided = builder.add(rows, number(2 * height * breadth - 1))
         index = builder.select(builder.and_(far, whole), strided, index)
+        beyond = builder.sub(rows, number(height))
+        higher = builder.add(builder.add(beyond, number(tall - 1)), builder.mul(partial, number(height)))
+        index = builder.select(builder.icmp_signed(">", beyond, number(0)), higher, index)
         choose(builder, index, functions, [k, a, a_row, a_step, b, b_step, b_next, c, c_row, c_next, rest, accumulate])
         return context.get_dummy_value()
 

@@ -70,7 +70,7 @@ def _unchanged(graph: Graph, each: Instruction, made: dict[int, Instruction]) ->
 
 def _is_constant(graph: Graph, each: Instruction) -> bool:
     return (
-        not each.op.updates and each.op.check is None and len(each.outputs) == 1
+        not each.op.updates and each.op.bounds is None and len(each.outputs) == 1
         and graph.spec(each.outputs[0]).size == 1 and all(number_of(graph, r) is not None for r in each.inputs)
     )  # fmt: skip
 

@@ -1,0 +1,88 @@
+"""tinynet: the step, the forward pass and the elementwise chain as captured programs, through the public interface."""
+
+from __future__ import annotations
+
+import itertools
+
+import tinynet as tn
+
+from ..workloads import LEARNING_RATE
+from .base import Peer as Base
+
+
+class Peer(Base):
+    """The variant "budget" (memory section) captures within the plan's own workspace, and so never runs eagerly."""
+
+    def version(self):
+        return tn.__version__
+
+    def _capture(self, function, memory=None):
+        return tn.capture(function, executor=self.executor, memory=memory)
+
+    def model(self, network, weights):
+        pairs = list(itertools.pairwise(network.sizes))
+        layers = [tn.nn.Dense(n, m, "relu" if i < len(pairs) - 1 else None) for i, (n, m) in enumerate(pairs)]
+        model = tn.nn.Sequential(*layers)
+        names = [f"{i}.{kind}" for i in range(len(pairs)) for kind in ("weight", "bias")]
+        model.load_state_dict(dict(zip(names, weights)))
+        model.network = network
+        return model
+
+    def batch(self, x, y):
+        return tn.tensor(x), tn.tensor(y)
+
+    def training(self, model):
+        network = model.network
+        optimizer = tn.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+        loss_of = getattr(tn.losses, network.loss)
+
+        def step(x, y):
+            optimizer.zero_grad()
+            loss = loss_of(model(x), y)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        budget = self._plan(model).workspace_bytes if self.variant == "budget" else None
+        captured = self._capture(step, budget)
+        return lambda batch: captured(*batch)
+
+    def value(self, loss):
+        return loss.item()
+
+    def inference(self, model, batch):
+        model.eval()
+
+        def forward(x):
+            with tn.no_grad():
+                return model(x)
+
+        captured = self._capture(forward)
+        return lambda x: captured(x).numpy()
+
+    def elementwise(self, kind, arrays):
+        if kind == "adam":
+            p, g = tn.tensor(arrays[0], requires_grad=True), tn.tensor(arrays[1])
+            optimizer = tn.optim.Adam([p], lr=LEARNING_RATE)
+
+            def update(g):
+                p.grad = g
+                optimizer.step()
+                p.grad = None
+
+            captured = self._capture(update)
+            return lambda: captured(g), lambda: p.numpy()[:1000]
+        x, y, out = tn.tensor(arrays[0]), tn.tensor(arrays[1]), tn.tensor(arrays[0])
+        captured = self._capture(lambda x, y, out: tn.ops.assign(out, x * tn.ops.sigmoid(x) + y))
+        return lambda: captured(x, y, out), lambda: out.numpy()[:1000]
+
+    def _plan(self, model):
+        return tn.plan(model, model.network.loss, "adam", model.network.batch)
+
+    def plan(self, network):
+        with tn.nn.abstract():
+            pairs = list(itertools.pairwise(network.sizes))
+            layers = [tn.nn.Dense(n, m, "relu" if i < len(pairs) - 1 else None) for i, (n, m) in enumerate(pairs)]
+            model = tn.nn.Sequential(*layers)
+        plan = tn.plan(model, network.loss, "adam", network.batch)
+        return {"moments": plan.moment_bytes, "workspace": plan.workspace_bytes}

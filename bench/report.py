@@ -1,0 +1,155 @@
+"""The result as one Markdown table, with what it takes to read it: settings, differences, who is missing, machine."""
+
+from __future__ import annotations
+
+from .peers import PEERS, Entry
+from .timing import BASE, geometric_mean
+
+UNITS = {"s": ((1, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")), "bytes": ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))}
+
+
+def quantity(value: float, unit: str) -> str:
+    """Three digits and a unit: 12.3 µs."""
+    scale, name = next((each for each in UNITS[unit] if value >= each[0]), UNITS[unit][-1])
+    scaled = value / scale
+    return f"{scaled:.{0 if scaled >= 99.95 else 1 if scaled >= 9.995 else 2}f} {name}"
+
+
+def cell_text(cell: dict | None, unit: str) -> str:
+    """Median, half the distance of the quartiles, share of the possible, ratio to tinynet: 12.3 µs ±2 % (1.80x)."""
+    if cell is None:
+        return "-"
+    if "median" not in cell:
+        return cell["state"].split(":")[0]
+    text = quantity(cell["median"], unit)
+    if len(cell.get("samples", ())) > 1:
+        text += f" ±{(cell['q3'] - cell['q1']) / 2 / cell['median']:.0%}"
+    if "share" in cell:
+        text += f", {cell['share']:.0%}"
+    if "ratio" in cell and cell.get("name") != BASE:
+        text += f" ({cell['ratio']['median']:.2f}x)"
+    if 2 * cell.get("disturbed_rounds", 0) > len(cell.get("samples", ())):
+        text += " !"
+    return text
+
+
+def best_ratio(row: dict) -> float | None:
+    """The best peer over tinynet: above 1 where tinynet is the best."""
+    ratios = [cell["ratio"]["median"] for name, cell in row["cells"].items() if name != BASE and "ratio" in cell]
+    return min(ratios, default=None)
+
+
+def means(rows: list[dict], section: str, cores: int) -> dict[str, tuple[float, int]]:
+    """Geometric mean of the ratios, and of how many workloads, for each peer and for the "best"."""
+    chosen = [row for row in rows if (row["section"], row["cores"]) == (section, cores)]
+    ratios: dict[str, list[float]] = {}
+    for row in chosen:
+        for name, cell in row["cells"].items():
+            if name != BASE and "ratio" in cell:
+                ratios.setdefault(name, []).append(cell["ratio"]["median"])
+        if (best := best_ratio(row)) is not None:
+            ratios.setdefault("best", []).append(best)
+    return {name: (geometric_mean(each), len(each)) for name, each in ratios.items()}
+
+
+def table(rows: list[dict], peers: dict[str, dict], entries: tuple[Entry, ...] = PEERS) -> str:
+    """One line for each workload, one column for each peer, missing ones too; geometric means after each section."""
+    titles = [entry.title + (" (missing)" if "missing" in peers.get(entry.name, {}) else "") for entry in entries]
+    lines = [["section", "workload", "cores", *titles, "best peer / tinynet"]]
+    groups = list(dict.fromkeys((row["section"], row["cores"]) for row in rows))
+    for section, cores in groups:
+        for row in (row for row in rows if (row["section"], row["cores"]) == (section, cores)):
+            texts = []
+            for entry in entries:
+                cell = row["cells"].get(entry.name)
+                texts.append(cell_text(cell and cell | {"name": entry.name}, row["unit"]))
+            best = best_ratio(row)
+            lines.append([section, row["workload"], str(cores), *texts, f"**{best:.2f}x**" if best else "-"])
+        mean = means(rows, section, cores)
+        if mean.get("best", (0, 0))[1] > 1:
+            texts = ["1.00x" if entry.name == BASE else "-" for entry in entries]
+            for at, entry in enumerate(entries):
+                if entry.name in mean:
+                    texts[at] = f"{mean[entry.name][0]:.2f}x" + f" of {mean[entry.name][1]}"
+            lines.append([section, "*geometric mean*", str(cores), *texts, f"**{mean['best'][0]:.2f}x**"])
+    head, *body = lines
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *body])
+
+
+def variants(rows: list[dict], name: str) -> str:
+    """How often each variant was the better one."""
+    used = [row["cells"][name]["variant"] for row in rows if row["cells"].get(name, {}).get("variant")]
+    counts = ", ".join(f"{variant} {used.count(variant)} times" for variant in dict.fromkeys(used))
+    return f" The better one: {counts}." if used else ""
+
+
+def failures(rows: list[dict]) -> list[str]:
+    """What was wrong, failed or took no part, in full."""
+    found = {}
+    for row in rows:
+        for name, cell in row["cells"].items():
+            if "state" in cell and cell["state"] != "full run only":
+                where = f"{row['section']} {row['workload']}, cores {row['cores']}"
+                found.setdefault(f"{name}: {cell['state']}", []).append(where)
+    return [f"{what} ({'; '.join(where)})" for what, where in found.items()]
+
+
+def machine_line(machine: dict) -> str:
+    caches = ", ".join(
+        f"{name} {size / 2**20:g} MiB" if size >= 2**20 else f"{name} {size / 2**10:g} KiB"
+        for name, size in machine["caches"].items()
+    )
+    governor = machine["governor"] or "not readable"
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, {caches}; governor {governor}; {machine['system']}; "
+        f"load before {machine['load_before']}"
+    )
+
+
+def markdown(result: dict) -> str:
+    """The whole page."""
+    peers = result["peers"]
+    lines = [
+        f"# Side by side: {result['name']}", "",
+        f"`{result['command']}`, {result['date']}", "",
+        machine_line(result["machine"]) + ".", "",
+        "Medians; ± is half the distance of the quartiles; in brackets peer / tinynet, above 1 where tinynet needs "
+        "less. A percentage after a comma is the share of the measured bandwidth (the faster of copying an array and "
+        "of writing one over itself), or of the core's peak for the matrix product. Losses and outputs are checked "
+        "first: who is wrong is not timed. ! marks cells whose rounds were mostly disturbed by other processes.", "",
+        table(result["rows"], peers), "",
+    ]  # fmt: skip
+    for entry in PEERS:
+        about = peers.get(entry.name, {})
+        if "missing" in about:
+            lines.append(f"- **{entry.title} is missing**: this interpreter lacks {about['missing']}.")
+        elif "left out" in about:
+            lines.append(f"- **{entry.title} was left out** by --peers.")
+        else:
+            differs = f" Differs: {entry.differs}." if entry.differs else ""
+            version = f" {about['version']}" if about.get("version") else ""
+            lines.append(f"- {entry.title}{version}: {entry.settings}.{differs}{variants(result['rows'], entry.name)}")
+    for row in result["rows"]:
+        if "plans" in row and row["plans"] and "first" in row["workload"]:
+            plans = ", ".join(f"{name} {quantity(size, 'bytes')}" for name, size in row["plans"].items())
+            lines.append(f"- Planned for {row['workload'].rsplit(', ', 1)[0]}: {plans}.")
+        if "notes" in row:
+            notes = "; ".join(f"{name} {note}" for name, note in row["notes"].items())
+            lines.append(f"- {row['workload']}, cores {row['cores']}: {notes}.")
+        disturbed = [
+            f"{name} {cell['disturbed_rounds']} of {len(cell['samples'])}"
+            for name, cell in row["cells"].items()
+            if "disturbed_rounds" in cell
+        ]
+        if disturbed:
+            lines.append(
+                f"- {row['section']} {row['workload']}, cores {row['cores']}: rounds disturbed by other "
+                f"processes, after repeats: {', '.join(disturbed)}."
+            )
+        if "bytes_per_second" in row:
+            speeds = ", ".join(f"{name} {speed / 1e9:.1f} GB/s" for name, speed in row["bytes_per_second"].items())
+            lines.append(f"- {row['workload']}, cores {row['cores']}: bandwidth, read and written: {speeds}.")
+    found = failures(result["rows"])
+    if found:
+        lines += ["", "Not timed:", "", *(f"- {each}" for each in found)]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,100 @@
+"""Instructions: what a native kernel makes of its arrays; and tables of them, which run in one call.
+
+A native kernel's ``bind`` gives ``(run, (instruction,))`` where another one's gives ``(function, arguments)``. ``run``
+runs the one; ``link`` makes one table of those that follow each other, so that between them no Python is run.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from . import layout, library, pool
+
+WORTH_WAKING = 20_000  # nanoseconds of work that can be shared, below which a table is run by one thread
+
+
+class Instruction(NamedTuple):
+    """One call of a compiled operation.
+
+    Attributes:
+        operation: as ``library.operation`` filed it.
+        size: bytes of an element.
+        words: its arguments, integers and floats.
+        threads: how many can share the work, by its shape alone; 1 where it does not pay.
+        cost: about how many nanoseconds of one core it takes: whether a table is worth waking other threads for.
+        width: bits of a vector; None for the widest.
+        keep: the arrays whose addresses are in the words, which have to live as long.
+        note: why it is this one, for who asks.
+    """
+
+    operation: str
+    size: int
+    words: tuple
+    keep: tuple = ()
+    threads: int = 1
+    cost: float = 0.0
+    width: int | None = None
+    note: str = ""
+
+    def encoded(self) -> list[int]:
+        """All words but whether threads meet."""
+        address = library.load(self.size, self.width).addresses[self.operation]
+        return [address, layout.HEADER + len(self.words), self.threads, 0, *map(_bits, self.words)]
+
+
+def _bits(value) -> int:
+    return struct.unpack("<q", struct.pack("<d", value))[0] if isinstance(value, float) else int(value)
+
+
+class Table:
+    """Instructions one after the other, in one call."""
+
+    def __init__(self, instructions: Iterable[Instruction]):
+        self.instructions = tuple(instructions)
+        words, before = [0] * layout.TABLE, 1
+        for each in self.instructions:
+            row = each.encoded()
+            row[layout.MEET] = int(before > 1 or each.threads > 1)
+            words += row
+            before = each.threads
+        words[layout.COUNT] = len(self.instructions)
+        self._words = np.array(words, np.int64)
+        self.address = self._words.ctypes.data
+        self.library = library.load(self.instructions[0].size, self.instructions[0].width)
+        gain = sum(each.cost for each in self.instructions if each.threads > 1)
+        self.threads = max(each.threads for each in self.instructions) if gain > WORTH_WAKING else 1
+
+    def __call__(self) -> None:
+        if self.threads == 1 or not pool.run(self.library, self.address):
+            self.library.run(self.address)
+
+
+def run(instruction: Instruction) -> None:
+    """Runs one instruction."""
+    Table((instruction,))()
+
+
+def link(calls: Iterable[tuple[Callable, tuple]]) -> tuple[list[tuple[Callable, tuple]], bool]:
+    """The same calls, of which instructions that follow each other are one; and whether all are instructions."""
+    linked: list[tuple[Callable, tuple]] = []
+    waiting: list[Instruction] = []
+    compiled = True
+
+    def close():
+        if waiting:
+            linked.append((Table(waiting), ()))
+            waiting.clear()
+
+    for function, arguments in calls:
+        if function is run:
+            waiting.append(arguments[0])
+        else:
+            close()
+            linked.append((function, arguments))
+            compiled = False
+    close()
+    return linked, compiled

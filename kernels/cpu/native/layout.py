@@ -1,0 +1,19 @@
+"""Where the words of tables and of the control block are: what compiled code and Python agree on."""
+
+from __future__ import annotations
+
+# A table: how many instructions, and for how many threads; then the instructions. An instruction: the address of its
+# function, its number of words, how many threads can share it, whether threads meet before it; then its arguments.
+COUNT, THREADS, TABLE = 0, 1, 2
+FUNCTION, LENGTH, LIMIT, MEET, HEADER = 0, 1, 2, 3, 4
+
+# The control block of a pool. Words that are written by different threads stand in cache lines of their own.
+LINE = 8
+EPOCH, ARRIVED, GENERATION, GIVEN = 0, LINE, 2 * LINE, 3 * LINE
+WORKERS = 4 * LINE  # the line of worker i is i lines further on
+SEEN, ASLEEP = 0, 1
+
+
+def control_words(threads: int) -> int:
+    """int64 words of the control block, which is zero at the start and aligned to 64 bytes."""
+    return WORKERS + LINE * threads

@@ -1,0 +1,122 @@
+"""The one pool of threads that compiled tables run on.
+
+Its size is what the process may use (CPU affinity), or what ``set_threads`` or TINYNET_NUM_THREADS say. Results do not
+depend on it: a thread's share of an operation is whole elements of the result, each of which is computed in one order.
+
+Workers are Python threads that are inside compiled code nearly all the time, without the interpreter's lock: they spin
+for a fraction of a millisecond after a table, because the next one mostly follows at once, and then sleep on an event.
+One caller at a time has the pool; another one that comes meanwhile runs its table alone.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import numpy as np
+
+from . import layout
+
+SPINS = 4096  # turns of about 40 ns
+_lock = threading.Lock()  # held by whom the pool belongs to, and by who changes it
+_chosen: int | None = None
+_pool: _Pool | None = None
+
+
+class _Pool:
+    """``threads - 1`` workers and their control block."""
+
+    def __init__(self, threads: int, library):
+        self.threads, self.library = threads, library
+        words = layout.control_words(threads)
+        held = np.zeros(words + layout.LINE, np.int64)
+        start = -held.ctypes.data % 64 // 8
+        self._held, self.control = held, held[start:].ctypes.data
+        self._stop = False
+        self._bells = [threading.Event() for _ in range(1, threads)]
+        for index, bell in enumerate(self._bells, 1):
+            threading.Thread(target=self._work, args=(index, bell), name=f"tinynet-{index}", daemon=True).start()
+
+    def _work(self, index: int, bell: threading.Event) -> None:
+        while not self._stop:
+            self.library.work(index, self.threads, SPINS, self.control)
+            bell.wait()
+            bell.clear()
+
+    def run(self, library, table: int) -> None:
+        if library.start(table, self.threads, self.control):
+            self.wake()
+        library.join(table, self.threads, self.control)
+
+    def wake(self) -> None:
+        for bell in self._bells:
+            bell.set()
+
+    def close(self) -> None:
+        self._stop = True
+        self.wake()
+
+
+def affinity() -> int:
+    """How many processors this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads() -> int:
+    """How many threads tables run on."""
+    if _chosen is not None:
+        return _chosen
+    asked = os.environ.get("TINYNET_NUM_THREADS", "")
+    return int(asked) if asked.isdecimal() and int(asked) > 0 else affinity()
+
+
+def set_threads(count: int | None) -> None:
+    """Sets how many threads tables run on, from the next one on; None for as many as the process may use.
+
+    Raises:
+        ValueError: a number below 1.
+    """
+    global _chosen
+    if count is not None and (type(count) is not int or count < 1):
+        raise ValueError(f"set_threads: expected a number of threads from 1 on, or None, got {count!r}")
+    with _lock:
+        _chosen = count
+        _close()
+
+
+def useful_threads(cost: float, least: float = 4000.0) -> int:
+    """How many threads to share work of ``cost`` nanoseconds of one core: each gets ``least`` at least."""
+    return max(1, min(threads(), int(cost / least)))
+
+
+def run(library, table: int) -> bool:
+    """Runs a table on all threads; False, and nothing done, where there is one only or the pool is in use."""
+    global _pool
+    if not _lock.acquire(blocking=False):
+        return False
+    try:
+        if _pool is None:
+            if threads() == 1:
+                return False
+            _pool = _Pool(threads(), library)
+        _pool.run(library, table)
+        return True
+    finally:
+        _lock.release()
+
+
+def _close() -> None:
+    global _pool
+    if _pool is not None:
+        _pool.close()
+        _pool = None
+
+
+def _after_fork() -> None:
+    """A child has the memory of the pool and none of its threads."""
+    global _lock, _pool
+    _lock, _pool = threading.Lock(), None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
