@@ -221,3 +221,20 @@ def test_values_out_of_bounds_are_seen(native):
     assert look() is False
     assert kernels.screen([(np.arange(6)[::2], 0, 10)], "native") is None
     assert kernels.screen([(labels["int8"], 0, 10)], "numpy") is None
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_denormal_numbers_are_zero_in_a_program_and_nowhere_else(pool, threads):
+    """On each of its threads; and the core is left as it was."""
+    pool.set_threads(threads)
+    tiny = np.float32(1e-40)
+    a, b = np.full((600, 300), tiny), np.eye(300, dtype="float32")
+    alone, together = np.ones_like(a), np.ones_like(a)
+    run(bound(alone, a, b))
+    linked, _ = kernels.link(bound(together, a, b) * 2, "native")
+    assert linked[0][0].threads == threads
+    run(linked)
+    assert (alone == tiny).all() and (together == 0).all()
+    assert (a * np.float32(1.5)).all()  # here, and where the workers compute, the mode has been given back
+    run(bound(alone, a, b))
+    assert (alone == tiny).all()

@@ -80,7 +80,8 @@ def test_adam_at_the_ends_of_the_numbers(native, dtype):
         expected = reference("adam", arrays, {"eps": eps})
         ok = ~((v < tiny) & (v > 0)) | (eps > 0)  # a quotient by a denormal root may overflow earlier
         for one, other in zip(got, expected):
-            np.testing.assert_allclose(one[ok], other[ok], rtol=1e-5, equal_nan=True, err_msg=f"{eps} {step}")
+            # denormal numbers are taken as zero in a table
+            np.testing.assert_allclose(one[ok], other[ok], rtol=1e-5, atol=tiny, equal_nan=True, err_msg=f"{eps} {step}")
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 10, 999, 1000, 54321, 10**9])

@@ -35,7 +35,7 @@ class Optimizer:
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float | Schedule, weight_decay: float, moments: tuple[str, ...]):
-        self.params = list(params)
+        self.params = tuple(params)
         name = type(self).__name__
         if not self.params:
             raise ArgumentError(name, expected="at least one parameter", got="none", mend="pass model.parameters()")
@@ -54,9 +54,9 @@ class Optimizer:
         shapes = [p.shape for p in self.params]
         self.moments = {moment: Segment(shapes, first.dtype, first.backend) for moment in moments}
         self._moments = {
-            moment: [
+            moment: tuple(
                 Tensor(view, first.backend, Spec(shape, first.dtype)) for view, shape in zip(segment.views, shapes)
-            ]
+            )
             for moment, segment in self.moments.items()
         }
         for p in self.params:

@@ -113,9 +113,9 @@ class Guards:
         can change within that object has places of its own.
         """
         if self._compare is None:
-            self._compare = _comparison(self._places)
+            self._compare = _comparison(self._places, self._values)
         try:
-            return self._compare(*self._values) is True
+            return self._compare() is True
         except _NOTHING_THERE:
             return False
 
@@ -127,6 +127,7 @@ class Guards:
         if not all(map(_same, found, self._values)):
             return False
         self._values = found
+        self._compare.__defaults__ = tuple(found)
         return True
 
     def changed(self) -> str | None:
@@ -260,8 +261,11 @@ def _same(now, then) -> bool:
     return isinstance(then, _PLAIN) and now == then and repr(now) == repr(then)  # 0.0 == -0.0, which are two numbers
 
 
-def _comparison(places: list[_Place]) -> Callable[..., bool]:
-    """A function of as many values as there are places: whether they are what is there. Raises where nothing is."""
+def _comparison(places: list[_Place], values: list[object]) -> Callable[..., bool]:
+    """A function of a value for each place: whether they are what is there. Raises where nothing is.
+
+    ``values`` are its defaults, which are passed on faster than arguments are.
+    """
     names = {"own": dict.get, "missing": _MISSING}
 
     def name(thing) -> str:
@@ -272,7 +276,9 @@ def _comparison(places: list[_Place]) -> Callable[..., bool]:
     for i, (kind, holder, key) in enumerate(places):
         text = key if kind is _ATTRIBUTE else repr(key) if type(key) in (int, str) else name(key)
         comparisons.append(kind.comparison.format(holder=name(holder), key=text, value=f"v{i}"))
-    return written([f"v{i}" for i in range(len(places))], comparisons, "True", names)
+    compare = written([f"v{i}" for i in range(len(places))], comparisons, "True", names)
+    compare.__defaults__ = tuple(values)
+    return compare
 
 
 def written(parameters: Sequence[str], conditions: Sequence[str], result: str, names: dict[str, object]) -> Callable:

@@ -24,10 +24,13 @@ def screen(ranges: Sequence[tuple[np.ndarray, int, int]]) -> Callable[[], bool] 
                            int(array.dtype.kind == "i"), low, high), keep=(found, array),
         ) for i, (array, low, high) in enumerate(ranges)
     )  # fmt: skip
-    counts = memoryview(found)
+    run, address, counts = table.library.run, table.address, memoryview(found)
+    if len(ranges) > 1:
+        return lambda: table() or any(counts)
 
-    def suspicious() -> bool:
-        table()
-        return any(counts)
+    def suspicious() -> bool:  # in as little time as Python lets one
+        run(address)
+        return counts[0] > 0
 
+    suspicious.table = table  # whose words the address is of
     return suspicious

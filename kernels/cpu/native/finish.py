@@ -134,3 +134,26 @@ def finish(typing, size, lanes, activation, rows, columns, c, c_row, bias, h, h_
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+def write_add_everywhere(size: int, lanes: int):
+    def write(builder, count, c, number):
+        code = Code(builder, size, lanes)
+        value = code.load_spread(number)
+        code.line(count, lambda piece, _: piece.store(builder.fadd(piece.load(c), value), c))
+
+    return write
+
+
+@intrinsic(prefer_literal=True)
+def add_everywhere(typing, size, lanes, count, c, number):
+    """Adds the one number at an address to ``count`` elements that lie side by side."""
+    signature = types.void(size, lanes, *[types.int64] * 3)
+    size, lanes = size.literal_value, lanes.literal_value
+
+    def codegen(context, builder, signature, arguments):
+        name = f"add_everywhere_{8 * size}_{lanes}"
+        builder.call(function(builder.module, name, 3, write_add_everywhere(size, lanes)), arguments[2:])
+        return context.get_dummy_value()
+
+    return signature, codegen

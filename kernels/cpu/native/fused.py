@@ -31,7 +31,7 @@ def kernel():
                 tile(
                     SIZE, LANES, HEIGHT, BREADTH, rows, min(WIDTH, n - j), k,
                     a.ctypes.data + i * k * SIZE, k * SIZE, SIZE,
-                    b.ctypes.data + j * SIZE, n * SIZE, b.ctypes.data, at_c + j * SIZE, n * SIZE, 0, 0,
+                    b.ctypes.data + j * SIZE, n * SIZE, b.ctypes.data, at_c + j * SIZE, n * SIZE, 0, 0, 0, 0,
                 )  # fmt: skip
             finish(SIZE, LANES, RELU, rows, n, at_c, n * SIZE, scratch.ctypes.data, 0, 0)
 

@@ -51,9 +51,13 @@ def _bits(value) -> int:
 
 
 class Table:
-    """Instructions one after the other, in one call."""
+    """Instructions one after the other, in one call.
 
-    def __init__(self, instructions: Iterable[Instruction]):
+    Args:
+        flush: whether denormal numbers, those below 1.2e-38 in float32, are taken as zero.
+    """
+
+    def __init__(self, instructions: Iterable[Instruction], flush: bool = False):
         self.instructions = tuple(instructions)
         words, before = [0] * layout.TABLE, 1
         for each in self.instructions:
@@ -61,7 +65,7 @@ class Table:
             row[layout.MEET] = int(before > 1 or each.threads > 1)
             words += row
             before = each.threads
-        words[layout.COUNT] = len(self.instructions)
+        words[layout.COUNT], words[layout.FLUSH] = len(self.instructions), int(flush)
         self._words = np.array(words, np.int64)
         self.address = self._words.ctypes.data
         self.library = library.load(self.instructions[0].size, self.instructions[0].width)
@@ -79,14 +83,17 @@ def run(instruction: Instruction) -> None:
 
 
 def link(calls: Iterable[tuple[Callable, tuple]]) -> tuple[list[tuple[Callable, tuple]], bool]:
-    """The same calls, of which instructions that follow each other are one; and whether all are instructions."""
+    """The same calls, of which instructions that follow each other are one; and whether all are instructions.
+
+    They take denormal numbers as zero.
+    """
     linked: list[tuple[Callable, tuple]] = []
     waiting: list[Instruction] = []
     compiled = True
 
     def close():
         if waiting:
-            linked.append((Table(waiting), ()))
+            linked.append((Table(waiting, flush=True), ()))
             waiting.clear()
 
     for function, arguments in calls:

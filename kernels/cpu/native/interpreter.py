@@ -4,6 +4,9 @@ Every thread walks the whole table (its words are in ``layout``) and calls each 
 number of the thread. So there is no queue and no scheduler, and who does what depends on nothing but the shape and the
 number of threads.
 
+A table can ask for denormal numbers to be taken as zero. Training makes them (the moments of a gradient that has gone
+to zero decay through them), they are of no use, and each of them costs a core a hundred times what another number does.
+
 Threads meet at a barrier: a counter of arrivals and a generation that the last one moves on. They wait for each other
 by spinning, because what they wait for is microseconds away; for work they spin for a while and are then put to sleep
 by who called ``work``: see ``pool``.
@@ -18,7 +21,11 @@ from llvmlite import ir
 from . import layout
 from .emit import I32, I64, VOID, number
 
-PATIENCE = 4096  # turns at a barrier after which a thread lets others onto its core
+_X86, _ARM = ("x86_64", "AMD64"), ("aarch64", "arm64")
+PATIENCE = 1 << 16  # turns at a barrier after which a thread lets others onto its core; a turn is some 2 ns
+# How many turns there are between two of the instructions that tell a core that it waits. A virtual machine is halted
+# by its host for tens of microseconds where they come one upon the other (pause-loop exiting: 128 cycles apart).
+PAUSES = 128
 FUNCTION = ir.FunctionType(I32, [I64.as_pointer(), I64.as_pointer(), I64, I64, I64])  # numba's convention
 
 
@@ -55,7 +62,7 @@ class _Writer:
 
     def pause(self) -> None:
         """Tells the core that this is a loop that waits."""
-        word = {"x86_64": "pause", "AMD64": "pause", "aarch64": "yield", "arm64": "yield"}.get(_machine())
+        word = "pause" if _machine() in _X86 else "yield" if _machine() in _ARM else None
         if word:
             self.builder.asm(ir.FunctionType(VOID, []), word, "~{memory}", [], True)
 
@@ -64,6 +71,37 @@ class _Writer:
         if sys.platform != "win32":
             found = self.module.globals.get("sched_yield")
             self.builder.call(found or ir.Function(self.module, ir.FunctionType(I32, []), "sched_yield"), [])
+
+    # ---- what the core does with denormal numbers: a bit of its control register ----
+
+    def save_mode(self, mode) -> None:
+        """Stores the control register of floating point arithmetic, where this knows how to."""
+        if _machine() in _X86:
+            self._control("stmxcsr", mode)
+        elif _machine() in _ARM:
+            read = ir.FunctionType(I64, [])
+            self.builder.store(self.builder.trunc(self.builder.asm(read, "mrs $0, fpcr", "=r", [], True), I32), mode)
+
+    def flush_denormals(self, mode) -> None:
+        """Takes denormal operands and results as zero from here on."""
+        bits = 0x8040 if _machine() in _X86 else 1 << 24  # flush to zero and denormals are zero; FZ
+        if _machine() in (*_X86, *_ARM):
+            changed = self.builder.alloca(I32)
+            self.builder.store(self.builder.or_(self.builder.load(mode), ir.Constant(I32, bits)), changed)
+            self.restore_mode(changed)
+
+    def restore_mode(self, mode) -> None:
+        if _machine() in _X86:
+            self._control("ldmxcsr", mode)
+        elif _machine() in _ARM:
+            value = self.builder.zext(self.builder.load(mode), I64)
+            self.builder.asm(ir.FunctionType(VOID, [I64]), "msr fpcr, $0", "r,~{memory}", [value], True)
+
+    def _control(self, name: str, mode) -> None:
+        name = f"llvm.x86.sse.{name}"
+        pointer = ir.IntType(8).as_pointer()
+        found = self.module.globals.get(name) or ir.Function(self.module, ir.FunctionType(VOID, [pointer]), name)
+        self.builder.call(found, [self.builder.bitcast(mode, pointer)])
 
     def spin(self, done, most=None):
         """Waits until ``done() -> i1`` holds, or for ``most`` turns; without ``most`` it gives way now and then."""
@@ -75,11 +113,13 @@ class _Writer:
         turn.add_incoming(number(0), before)
         builder.cbranch(done(), after, again)
         builder.position_at_end(again)
-        self.pause()
         following = builder.add(turn, number(1))
+        seldom = builder.icmp_signed("==", builder.and_(following, number(PAUSES - 1)), number(0))
+        with builder.if_then(seldom):
+            self.pause()
         if most is None:
             late = builder.icmp_signed(">", following, number(PATIENCE))
-            with builder.if_then(late):
+            with builder.if_then(builder.and_(late, seldom)):
                 self.give_way()
             turn.add_incoming(following, builder.block)
             builder.branch(head)
@@ -138,6 +178,11 @@ def _write_interpret(module: ir.Module, barrier: ir.Function) -> ir.Function:
     builder = w.builder
     result, failure = builder.alloca(I64), builder.alloca(I64)  # numba's functions write there, and nobody reads it
     several = builder.icmp_signed(">", threads, number(1))
+    flush = builder.icmp_signed("!=", w.load(table, layout.FLUSH), number(0))
+    mode = builder.alloca(I32)
+    with builder.if_then(flush):
+        w.save_mode(mode)
+        w.flush_denormals(mode)
     count, first_row = w.load(table, layout.COUNT), builder.add(table, number(8 * layout.TABLE))
     before = builder.block
     head, inside, after = w.block("head"), w.block("inside"), w.block("after")
@@ -160,6 +205,8 @@ def _write_interpret(module: ir.Module, barrier: ir.Function) -> ir.Function:
         phi.add_incoming(first, before)
         phi.add_incoming(then, end)
     builder.position_at_end(after)
+    with builder.if_then(flush):
+        w.restore_mode(mode)
     with builder.if_then(several):
         builder.call(barrier, [threads, control])
     builder.ret_void()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-# A table: how many instructions, and for how many threads; then the instructions. An instruction: the address of its
-# function, its number of words, how many threads can share it, whether threads meet before it; then its arguments.
-COUNT, THREADS, TABLE = 0, 1, 2
+# A table: how many instructions, and whether denormal numbers are taken as zero; then the instructions. Of each: the
+# address of its function, its number of words, how many threads can share it, whether threads meet before it; then its
+# arguments.
+COUNT, FLUSH, TABLE = 0, 1, 2
 FUNCTION, LENGTH, LIMIT, MEET, HEADER = 0, 1, 2, 3, 4
 
 # The control block of a pool. Words that are written by different threads stand in cache lines of their own.

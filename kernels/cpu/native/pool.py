@@ -17,7 +17,7 @@ import numpy as np
 
 from . import layout
 
-SPINS = 4096  # turns of about 40 ns
+SPINS = 1 << 16  # turns of about 2 ns
 _lock = threading.Lock()  # held by whom the pool belongs to, and by who changes it
 _chosen: int | None = None
 _pool: _Pool | None = None
@@ -84,7 +84,7 @@ def set_threads(count: int | None) -> None:
         _close()
 
 
-def useful_threads(cost: float, least: float = 4000.0) -> int:
+def useful_threads(cost: float, least: float = 20_000.0) -> int:
     """How many threads to share work of ``cost`` nanoseconds of one core: each gets ``least`` at least."""
     return max(1, min(threads(), int(cost / least)))
 

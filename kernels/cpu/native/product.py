@@ -5,7 +5,7 @@
         for columns of C, ``nc`` at a time:           the block of B below stays in the second-level cache
             pack the block of B (kc x nc) into panels as wide as a tile, if that pays
             for rows of C, as many as a tile has:     these rows of A stay in the first-level cache
-                for columns of the block, a panel at a time: the tile
+                for columns of the block, a panel at a time: the tile, which adds the bias and rectifies
                 after the last k: the epilogue on these rows
 
 Rows are dealt out evenly, lest the last tile has one or two; where C is no wider than a vector, tiles are twice as
@@ -19,15 +19,17 @@ import functools
 from numba import int64, void
 
 from .dot import ROWS, dot
-from .finish import finish
+from .finish import add_everywhere, finish
 from .machine import compiled
 from .machine import tile as register_tile
 from .packing import copy_block, deal_block, transpose_block
-from .tile import tile
+from .plan import ACTIVATIONS
+from .tile import WIDE, tile
 
 GROUP = 32  # strips of A that are packed side by side: their rows are whole cache lines of A, and read once
 ARGUMENTS = 21
 VECTOR_ARGUMENTS = 15
+RELU = ACTIVATIONS.index("relu")
 
 
 @functools.cache
@@ -45,7 +47,7 @@ def vector_kernel(size: int, width: int):
 def source(size: int, width: int):
     """The product for elements of ``size`` bytes and vectors of ``width`` bits, as Python that numba compiles."""
     SIZE, (HEIGHT, BREADTH, LANES) = size, register_tile(size, width)
-    PANEL, TALL = BREADTH * LANES, 2 * HEIGHT
+    PANEL, TALL, LONG = BREADTH * LANES, 2 * HEIGHT, WIDE * BREADTH * LANES
 
     def product(
         m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, accumulate, pack_a, pack_b, kc, nc, scratch,
@@ -57,6 +59,7 @@ def source(size: int, width: int):
         columns of c, bias and h lie side by side; those of b too, unless ``pack_b``; with ``pack_a`` the rows of a.
         """
         height = TALL if n <= LANES and not pack_a else HEIGHT
+        panel_columns = LONG if m == 1 and not pack_b else PANEL
         tiles = (m + height - 1) // height
         # Strips of A are an odd number of cache lines apart, lest all fall into the same sets of the cache.
         strip = ((kc * HEIGHT * SIZE + 63) // 64 | 1) * 64
@@ -65,7 +68,10 @@ def source(size: int, width: int):
         p = 0
         while True:  # once even for k = 0: C is then zeros
             depth = min(kc, k - p)
-            adds = 1 if p > 0 else accumulate
+            # Sums begin with C where they are added to it, or else with the bias.
+            adds = p > 0 or accumulate
+            last = p + depth >= k
+            behind = last and (activation > RELU or h or (bias and accumulate))
             if pack_a:
                 for i in range(0, m, GROUP * HEIGHT):
                     rows = min(GROUP * HEIGHT, m - i)
@@ -80,7 +86,7 @@ def source(size: int, width: int):
             for j in range(0, n, nc):
                 width = min(nc, n - j)
                 at_b = b + p * b_step + j * b_column
-                panel_step, panel_next = b_step, PANEL * b_column
+                panel_step, panel_next = b_step, panel_columns * b_column
                 if pack_b:
                     panel_step, panel_next = PANEL * SIZE, depth * PANEL * SIZE
                     for q in range(0, width, PANEL):
@@ -102,16 +108,24 @@ def source(size: int, width: int):
                     if pack_a:
                         at_a, row, step = scratch + t * strip, SIZE, HEIGHT * SIZE
                     at_c = c + i * c_row + j * SIZE
-                    for q in range(0, width, PANEL):
-                        panel = at_b + q // PANEL * panel_next
-                        b_next = panel + panel_next if q + PANEL < width else at_b
+                    for q in range(0, width, panel_columns):
+                        panel = at_b + q // panel_columns * panel_next
+                        start, start_row = 0, 0
+                        if adds:
+                            start, start_row = at_c + q * SIZE, c_row
+                        elif bias:
+                            start = bias + (j + q) * SIZE
+                        following = q + panel_columns
+                        b_next = panel + panel_next if following < width else at_b
                         tile(
-                            SIZE, LANES, HEIGHT, BREADTH, rows, min(PANEL, width - q), depth, at_a, row, step,
-                            panel, panel_step, b_next, at_c + q * SIZE, c_row, at_c + (q + PANEL) * SIZE, adds,
+                            SIZE, LANES, HEIGHT, BREADTH, rows, min(panel_columns, width - q), depth, at_a, row, step,
+                            panel, panel_step, b_next, at_c + q * SIZE, c_row, at_c + following * SIZE, start,
+                            start_row, last and activation == RELU and not behind,
                         )  # fmt: skip
-                    if p + depth >= k and (activation or bias or h):
+                    if behind:
+                        added = bias if accumulate else 0
                         finish(
-                            SIZE, LANES, activation, rows, width, at_c, c_row, bias + j * SIZE * (bias != 0),
+                            SIZE, LANES, activation, rows, width, at_c, c_row, added + j * SIZE * (added != 0),
                             h + (i * h_row + j * SIZE) * (h != 0), h_row,
                         )  # fmt: skip
             p += depth
@@ -144,6 +158,10 @@ def vector_source(size: int, width: int):
         if activation or bias or h:
             if lying:
                 finish(SIZE, LANES, activation, 1, rows, c, 0, bias, h, 0)
+            elif c_step == SIZE and (h == 0 or h_step == SIZE):  # a column whose elements lie side by side
+                if bias:
+                    add_everywhere(SIZE, LANES, rows, c, bias)
+                finish(SIZE, LANES, activation, 1, rows, c, 0, 0, h, 0)
             else:
                 finish(SIZE, LANES, activation, rows, 1, c, c_step, bias, h, h_step)
 

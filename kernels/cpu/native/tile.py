@@ -23,15 +23,16 @@ from numba.extending import intrinsic
 
 from .emit import I64, Code, choose, function, number
 
+WIDE = 4  # a tile of one row is that many times as wide as others
 AHEAD = 8  # rows of B that are asked for before they are needed: they come from the second-level cache
 LINE = 64  # bytes of a cache line: a longer step from k to k in A is asked for ahead as well
-ARGUMENTS = 12
+ARGUMENTS = 14
 
 
 def write_tile(size: int, lanes: int, rows: int, vectors: int, masked: bool, strided: bool):
     """What writes the function of one tile: see ``tile`` for its arguments."""
 
-    def write(builder, k, a, a_row, a_step, b, b_step, b_next, c, c_row, c_next, rest, accumulate):
+    def write(builder, k, a, a_row, a_step, b, b_step, b_next, c, c_row, c_next, rest, start, start_row, rectify):
         code = Code(builder, size, lanes)
         width = size * lanes
         mask = code.mask(rest) if masked else None
@@ -41,20 +42,20 @@ def write_tile(size: int, lanes: int, rows: int, vectors: int, masked: bool, str
         def load(address, last):
             return code.load_masked(address, mask) if masked and last else code.load(address)
 
-        def places(first):
+        def places(first, apart):
             for i in range(rows):
-                row = code.at(first, code.times(c_row, i)) if i else first
+                row = code.at(first, code.times(apart, i)) if i else first
                 for v in range(vectors):
                     yield code.at(row, v * width), v == vectors - 1
 
-        for address, _ in places(c_next):
+        for address, _ in places(c_next, c_row):
             code.prefetch(address)
-        # C as it stands, or zeros
+        # what the sums start from, or zeros
         before = builder.block
         reading, ready = builder.append_basic_block("reading"), builder.append_basic_block("ready")
-        builder.cbranch(builder.icmp_signed("!=", accumulate, number(0)), reading, ready)
+        builder.cbranch(builder.icmp_signed("!=", start, number(0)), reading, ready)
         builder.position_at_end(reading)
-        loaded = [load(address, last) for address, last in places(c)]
+        loaded = [load(address, last) for address, last in places(start, start_row)]
         builder.branch(ready)
         builder.position_at_end(ready)
         sums = []
@@ -82,7 +83,18 @@ def write_tile(size: int, lanes: int, rows: int, vectors: int, masked: bool, str
         for i in range(AHEAD):
             for v in range(vectors):
                 code.prefetch(code.at(b_next, code.times(b_step, i), v * width))
-        for value, (address, last) in zip(sums, list(places(c))):
+        before = builder.block
+        rectified = builder.icmp_signed("!=", rectify, number(0))
+        with builder.if_then(rectified):
+            positive = [
+                builder.select(builder.fcmp_ordered("<=", x, code.constant(0.0)), code.constant(0.0), x) for x in sums
+            ]
+            inside = builder.block
+        for i, (plain, other) in enumerate(zip(list(sums), positive)):
+            sums[i] = builder.phi(code.vector)
+            sums[i].add_incoming(plain, before)
+            sums[i].add_incoming(other, inside)
+        for value, (address, last) in zip(sums, list(places(c, c_row))):
             if masked and last:
                 code.store_masked(value, address, mask)
             else:
@@ -99,27 +111,30 @@ def tile_function(module: ir.Module, size, lanes, rows, vectors, masked=False, s
 @intrinsic(prefer_literal=True)
 def tile(
     typing, size, lanes, height, breadth, rows, columns, k, a, a_row, a_step, b, b_step, b_next, c, c_row, c_next,
-    accumulate,
+    start, start_row, rectify,
 ):  # fmt: skip
-    """C[:rows, :columns] (+)= A B for a tile that fits the registers.
+    """C[:rows, :columns] = [start +] A B, and max(that, 0) if wanted, for a tile that fits the registers.
 
     Args:
         size, lanes, height, breadth: constants: bytes of an element, elements of a vector, and the largest tile in
             rows and in vectors.
         rows, columns: of this tile: 1 to ``height``, 1 to ``breadth * lanes``; up to ``lanes`` columns also twice as
-            many rows.
+            many rows, and in one row ``WIDE`` times as many columns.
         a, a_row, a_step: address of A's first element, bytes from row to row and from one k to the next.
         b, b_step: address of B's first element, bytes from one k to the next; its columns lie side by side.
         c, c_row: address of C's first element, bytes from row to row; its columns lie side by side.
         b_next, c_next: where the next tile will begin to read: they are asked for. Any address will do.
-        accumulate: 0 to overwrite C, another number to add to it.
+        start, start_row: address of what the sums begin with, and bytes from row to row of it: C itself, to add to it;
+            a row of biases, which are 0 bytes apart. Address 0 for nothing.
+        rectify: whether what is negative becomes 0.
     """
     # The constants are a part of the signature: numba keeps code by it, and would take that of other constants.
-    signature = types.void(size, lanes, height, breadth, *[types.int64] * 13)
+    signature = types.void(size, lanes, height, breadth, *[types.int64] * 15)
     size, lanes, height, breadth = (each.literal_value for each in (size, lanes, height, breadth))
 
     def codegen(context, builder, signature, arguments):
-        _, _, _, _, rows, columns, k, a, a_row, a_step, b, b_step, b_next, c, c_row, c_next, accumulate = arguments
+        rows, columns, k, a, a_row, a_step, b, b_step, b_next, c, c_row, c_next, *rest_of_c = arguments[4:]
+        start, start_row, rectify = rest_of_c
         module = builder.module
         functions = [
             tile_function(module, size, lanes, i + 1, v + 1, masked)
@@ -131,6 +146,12 @@ def tile(
         functions += [
             tile_function(module, size, lanes, height + i + 1, 1, masked)
             for masked in (False, True) for i in range(height)
+        ]  # fmt: skip
+        # One row: its operand has nothing to be used for again, and what counts is to read long pieces of B.
+        wide = len(functions)
+        functions += [
+            tile_function(module, size, lanes, 1, v + 1, masked)
+            for masked in (False, True) for v in range(breadth, WIDE * breadth)
         ]  # fmt: skip
         vectors = builder.sdiv(builder.sub(columns, number(1)), number(lanes))  # one less than there are
         rest = builder.sub(columns, builder.mul(vectors, number(lanes)))
@@ -144,7 +165,13 @@ def tile(
         beyond = builder.sub(rows, number(height))
         higher = builder.add(builder.add(beyond, number(tall - 1)), builder.mul(partial, number(height)))
         index = builder.select(builder.icmp_signed(">", beyond, number(0)), higher, index)
-        choose(builder, index, functions, [k, a, a_row, a_step, b, b_step, b_next, c, c_row, c_next, rest, accumulate])
+        wider = builder.mul(partial, number((WIDE - 1) * breadth))
+        wider = builder.add(builder.add(vectors, number(wide - breadth)), wider)
+        index = builder.select(builder.icmp_signed(">=", vectors, number(breadth)), wider, index)
+        choose(
+            builder, index, functions,
+            [k, a, a_row, a_step, b, b_step, b_next, c, c_row, c_next, rest, start, start_row, rectify],
+        )  # fmt: skip
         return context.get_dummy_value()
 
     return signature, codegen

@@ -33,7 +33,7 @@ def kernel():
                 tile(
                     SIZE, LANES, HEIGHT, BREADTH, rows, columns, k, a.ctypes.data + i * k * SIZE, k * SIZE, SIZE,
                     b.ctypes.data + j * SIZE, n * SIZE, b.ctypes.data,
-                    c.ctypes.data + (i * n + j) * SIZE, n * SIZE, 0, 0,
+                    c.ctypes.data + (i * n + j) * SIZE, n * SIZE, 0, 0, 0, 0,
                 )  # fmt: skip
 
     return tiled
