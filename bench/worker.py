@@ -35,7 +35,8 @@ class Worker:
         try:
             from threadpoolctl import threadpool_info
 
-            pools = threadpool_info()
+            # the name of a library says which it is; where it lies is nobody's business
+            pools = [each | {"filepath": each["filepath"].rpartition("/")[2]} for each in threadpool_info()]
         except ImportError:
             pools = None
         affinity = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None

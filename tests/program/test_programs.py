@@ -103,3 +103,25 @@ def test_the_listing_and_the_table_name_what_runs(tmp_path):
     assert (tmp_path / "map.svg").read_text().startswith("<svg")
     flops, moved = program.cost
     assert flops > 2 * 2 * 16 * 6 * 3 and moved > 0
+
+
+def test_a_program_can_be_called_with_arrays_alone():
+    model, _ = build("tanh")
+    x = batch(0, "tanh")[0]
+    captured = tn.capture(lambda x: model(x))
+    captured(x)
+    captured(x)
+    program, array = captured.program(x), np.asarray(x.numpy() if isinstance(x, tn.Tensor) else x)
+    np.testing.assert_allclose(program(array), model(x).numpy(), rtol=1e-5, atol=1e-6)
+    first = program(array)
+    program(array * 2)
+    np.testing.assert_array_equal(first, program(array))  # results have memory of their own
+    model.load_state_dict({name: value * 0.5 for name, value in model.state_dict().items()})
+    np.testing.assert_allclose(program(array), model(x).numpy(), rtol=1e-5, atol=1e-6)
+    with pytest.raises(tn.errors.ShapeError, match="of shape"):
+        program(array[:1])
+    with pytest.raises(tn.errors.DTypeError, match="float32"):
+        program(array.astype("float64"))
+    with pytest.raises(CaptureError, match="1 arrays"):
+        program(array, array)
+    np.testing.assert_array_equal(program(np.asfortranarray(array)), program(array))

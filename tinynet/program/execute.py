@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tinynet.backend import as_dtype, get_backend
-from tinynet.errors import CaptureError
+from tinynet.errors import CaptureError, DTypeError, ShapeError
 from tinynet.kernels import link, screen
 from tinynet.memory.layout import static
 
@@ -49,11 +49,46 @@ class Program:
         self._slots = dict(zip(offsets, arrays))
         self._scratch = dict(zip(scratch, arrays[len(offsets) :]))
         self._bound: dict[int, object] | None = None
+        self._input_slots: list[object] = []
         self._code: list[tuple] = []  # a call or more for each instruction
         self._ends: list[int] = [0] * len(graph)  # how many of the calls each instruction ends at
         self._linked: list[tuple] = []  # the same, of which some have become one
         self._checks: list[tuple] = []
         self.profiler: Callable[[int], listing.Profile] | None = None  # set by who knows arguments and state
+
+    def __call__(self, *arrays):
+        """The program as it was captured, on arrays: what is served.
+
+        Parameters are read as they are now, in the memory where they were at the last call of the captured step.
+        Nothing of Python's state is looked at, which makes this the shortest way into a program.
+
+        Args:
+            arrays: one for each tensor among the arguments of the captured step, of its shape and dtype.
+
+        Returns:
+            The array of the result, in memory of its own; a tuple of them if there are several.
+
+        Raises:
+            ShapeError, DTypeError: arrays of another kind. Nothing has been written then.
+            CaptureError: the step has not been called often enough for its program to be proven and bound.
+        """
+        if len(arrays) != len(self._input_slots) or self._bound is None:
+            self._refuse(len(arrays))
+        for array, slot in zip(arrays, self._input_slots):
+            if array.shape != slot.shape or array.dtype != slot.dtype:
+                self._refuse_array(array, slot)
+        results = self.run(arrays)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def _refuse(self, count: int) -> None:
+        if self._bound is None:
+            raise CaptureError("program", expected="a step that has run its program", got="one that has not")
+        raise CaptureError("program", expected=f"{len(self._input_slots)} arrays", got=f"{count}")
+
+    def _refuse_array(self, array, slot) -> None:
+        if array.shape != slot.shape:
+            raise ShapeError("program", expected=f"an array of shape {slot.shape}", got=str(array.shape))
+        raise DTypeError("program", expected=f"an array of {slot.dtype}", got=str(array.dtype))
 
     def run(self, inputs: Sequence[object], externals: dict[int, object] | None = None) -> list[object]:
         """One call.
@@ -80,6 +115,8 @@ class Program:
             bound = self._bound
             if bound is None or any(bound[register] is not array for register, array in externals.items()):
                 self._bind(externals)
+        elif self._bound is None:
+            raise CaptureError("program", expected="the tensors that the step reads and writes", got="none yet")
         for slot, array in zip(self._input_slots, inputs):
             slot[...] = array
         if self._checks and (self._screen is None or self._screen()):

@@ -1,4 +1,21 @@
-"""Compiled kernels for the host's processor: the matrix product, so far.
+"""Compiled kernels for the host's processor, and what runs a table of them in one call.
+
+How a step becomes a call:
+
+    kernels         registers a native kernel for each operation that has one: an encoder, which makes instructions of
+                    arrays (``matrices``, ``elementwise``, ``rows``, ``updates``, ``shapes``, ``randomness``)
+    encoding        what encoders share; what one declines, NumPy's kernel does
+    instructions    an instruction, a table of them, and how the calls of a program are linked into tables
+    library         every operation as machine code: compiled once per machine, kept, and loaded without numba
+    interpreter     the loop over a table, and how threads meet in it (``layout``: its words)
+    pool            the threads
+    choice          the own product or BLAS, by measurement
+    code/           the operations themselves: what numba compiles, once
+
+Expressions run on a small vector machine, so that a new model compiles nothing: ``elementwise_program`` makes operators
+of an expression, ``elementwise_shape`` blocks of the arrays, ``elementwise_assembly`` an instruction of both.
+
+The matrix product stands on its own as well:
 
     matmul(out, a, b, scratch=..., accumulate=..., bias=..., activation=..., mask=...)      once
     Product(out, a, b, ...)(scratch)      the same, checked and cut once and run many times; ``.scratch_bytes``
@@ -20,8 +37,8 @@ Beside them: ``ladder`` (runs a step alone), ``plan`` (from arrays to the kernel
 transpositions), ``dot`` (matrix times vector), ``ceiling`` (the peak), ``emit`` (writes vector code), ``machine``
 (vector widths, tiles, the cache of compiled code).
 
-Not here: threads, the executor that runs a program in one call, and any registration as a kernel of an operation.
-numba is loaded when one of the names is first used, and not before; without it, that is an ``ImportError``.
+llvmlite is loaded when something is first used, numba when something has to be compiled; without it, that is an
+``ImportError``, and programs run on NumPy's kernels.
 """
 
 from __future__ import annotations
