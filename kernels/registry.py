@@ -228,7 +228,7 @@ def derive(expression: Expression, target: str, name: str = "fused", reduce: str
             f"derive({name!r}): expected a target among {targets()} and a reduction among {REDUCTIONS}, got {target!r} "
             f"and {reduce!r}"
         )
-    if target == "numpy":
+    if target == "numpy" or (target == "native" and not available("native")):
         from .cpu import blocks
 
         return blocks.derive(expression, name, reduce)
@@ -256,5 +256,5 @@ def _load(target: str) -> None:
         from . import reference  # noqa: F401
     elif target == "numpy":
         from .cpu import kernels
-    elif target == "native":
+    elif target == "native" and available("native"):  # else all its kernels are those of the next target
         from .cpu.native import kernels  # noqa: F401
