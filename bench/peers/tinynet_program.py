@@ -78,8 +78,9 @@ class Peer(Base):
             captured = self._capture(update)
             return lambda: captured(g), lambda: p.numpy()[:1000]
         x, y, out = tn.tensor(arrays[0]), tn.tensor(arrays[1]), tn.tensor(arrays[0])
-        captured = self._capture(lambda x, y, out: tn.ops.assign(out, x * tn.ops.sigmoid(x) + y))
-        return lambda: captured(x, y, out), lambda: out.numpy()[:1000]
+        # tensors that the step reaches by itself: arguments would be copied into the program's memory first
+        captured = self._capture(lambda: tn.ops.assign(out, x * tn.ops.sigmoid(x) + y))
+        return captured, lambda: out.numpy()[:1000]
 
     def _plan(self, model):
         return tn.plan(model, model.network.loss, "adam", model.network.batch)
