@@ -22,7 +22,7 @@ def ready(step, *args, fuse=True):
     for _ in range(3):
         captured(*args)
     program = captured.program(*args)
-    return program, list(args), dict(program._bound)
+    return program, list(args), dict(program.bound)
 
 
 def arrays_within(thing, seen=None):
@@ -99,7 +99,7 @@ def test_running_a_program_allocates_no_array(name, fuse):
     most, buffer = {}, np.setbufsize(16)
     tracemalloc.start()
     try:
-        program._prepare(inputs, externals)
+        program.fill(inputs, externals)
         with program.backend.quiet():
             for place, each in enumerate(program.graph):  # one by one, so that a failure names the kernel
                 for function, arguments in program._code[([0, *program._ends])[place] : program._ends[place]]:

@@ -53,9 +53,11 @@ class Optimizer:
         self._step = full((), 0, "int64", backend=first.backend)
         shapes = [p.shape for p in self.params]
         self.moments = {moment: Segment(shapes, first.dtype, first.backend) for moment in moments}
+        writes = [0]  # one count for all moments, which are written together and on no tape
         self._moments = {
             moment: tuple(
-                Tensor(view, first.backend, Spec(shape, first.dtype)) for view, shape in zip(segment.views, shapes)
+                Tensor(view, first.backend, Spec(shape, first.dtype), writes)
+                for view, shape in zip(segment.views, shapes)
             )
             for moment, segment in self.moments.items()
         }

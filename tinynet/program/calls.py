@@ -5,14 +5,12 @@ Arguments and results may be tensors in lists, tuples, named tuples and dicts. N
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from tinynet.backend import HostArray, Shadow, get_backend
 from tinynet.errors import CaptureError
 from tinynet.ops import Value, door
 from tinynet.tensor import Tensor, as_tensor
 
-from .guards import written
+from .source import Source
 
 _PLAIN = (bool, int, float, str)
 _MOST_COMPARED = 16  # arrays of a call that are compared with each other
@@ -84,61 +82,63 @@ class Call:
 
 
 class Form:
-    """What the arguments of a call are like, to know the arrays of a later call that is like it in little time.
+    """What the arguments of a call are like, in conditions by which a later call that is like it is known.
 
-    The comparison is a function that is written for the call. It takes a call for like it only where ``Call`` would
-    give the same signature and copy nothing, and where no argument lies in memory that the step can reach by itself.
-    Many calls for which that is so it does not know, which cost the time of a ``Call`` then: containers, for example.
+    They take a call for like it only where ``Call`` would give the same signature and copy nothing, and where no
+    argument lies in memory that the step can reach by itself. Many calls for which that is so they do not know, which
+    cost the time of a ``Call`` then: those with containers, for example.
+
+    Args:
+        call: the call.
+        reachable: identities of what owns the memory that the step can reach.
+        source: of the function that will compare; its parameters are ``args`` and ``kwargs``.
+
+    Attributes:
+        known: whether there can be a later call that is known; all else is empty where not.
+        count, keywords: how many positional arguments there are, and the names of the others.
+        unpacked: lines that come first.
+        conditions: expressions.
+        arrays: for each leaf of the call the expression of its array.
     """
 
-    def __init__(self, count: int, names: tuple[str, ...], arrays: Callable[..., list | None]):
-        self._count, self._names, self._arrays = count, names, arrays
-
-    @classmethod
-    def of(cls, call: Call, reachable: frozenset[int]) -> Form | None:
-        """The form of a call's arguments; None where it would be known of no later call.
-
-        Args:
-            reachable: identities of what owns the memory that the step can reach.
-        """
+    def __init__(self, call: Call, reachable: frozenset[int], source: Source):
+        self.unpacked: list[str] = []
+        self.conditions: list[str] = []
+        self.arrays: list[str] = []
         args, kwargs = call.given
-        values, backend, leaves = [*args, *kwargs.values()], call.backend, iter(call.leaves)
-        names = {"backend": backend, "contiguous": backend.contiguous, "owner": backend.owner, "in_use": get_backend}
-        names["reachable"] = reachable
-        conditions, arrays = [], []
-        if not all(isinstance(value, Value) for value in values):  # arrays become tensors of the backend in use
-            conditions.append("in_use() is backend")
-        for i, value in enumerate(values):
-            names |= {f"type{i}": type(value), f"value{i}": value}
-            if isinstance(value, (list, tuple, dict)):
-                return None
-            if not isinstance(value, (Value, HostArray)):
-                conditions.append(f"a{i} is value{i}")
-                continue
-            del names[f"value{i}"]  # an argument is not kept alive
-            leaf, array = next(leaves), f"a{i}"
-            names |= {f"shape{i}": leaf.shape, f"dtype{i}": leaf.dtype}
-            conditions += [f"type(a{i}) is type{i}", f"a{i}.shape == shape{i}", f"a{i}.dtype == dtype{i}"]
-            if isinstance(value, Value):
-                names[f"flag{i}"], array = value.requires_grad, f"a{i}.array"
-                conditions += [f"a{i}.requires_grad is flag{i}", f"a{i}.backend is backend"]
-            elif not backend.owns(value):
-                return None
-            conditions += [f"{array} is not {other}" for other in arrays]
-            conditions += [f"contiguous({array}) is {array}", f"id(owner({array})) not in reachable"]
-            arrays.append(array)
-        if len(arrays) > _MOST_COMPARED or len({id(leaf.array) for leaf in call.leaves}) < len(arrays):
-            return None
-        parameters = [f"a{i}" for i in range(len(values))]
-        return cls(len(values), tuple(kwargs), written(parameters, conditions, f"[{', '.join(arrays)}]", names))
+        self.count, self.keywords = len(args), tuple(kwargs)
+        self.known = len(call.leaves) <= _MOST_COMPARED and self._write((*args, *kwargs.values()), call, source)
+        if not self.known:
+            return
+        if args:
+            self.unpacked.append(f"{', '.join(f'a{i}' for i in range(self.count))}, = args")
+        self.unpacked += [f"a{i} = kwargs[{key!r}]" for i, key in enumerate(self.keywords, self.count)]
+        for i, array in enumerate(self.arrays):
+            contiguous, owner = call.backend.expressions(array, source.name)
+            self.conditions += [f"{array} is not {other}" for other in self.arrays[:i]]
+            self.conditions += [contiguous, f"id({owner}) not in {source.name(reachable)}"]
 
-    def arrays(self, args: tuple, kwargs: dict) -> list | None:
-        """The arrays of the leaves of a call that is like this one; None if it may not be."""
-        if kwargs or self._names:
-            if tuple(kwargs) != self._names:
-                return None
-            args = (*args, *kwargs.values())
-        return self._arrays(*args) if len(args) == self._count else None
+    def _write(self, values: tuple, call: Call, source: Source) -> bool:
+        """Writes conditions for each argument; False where there can be none."""
+        name, backend, leaves = source.name, call.backend, iter(call.leaves)
+        if not all(isinstance(value, Value) for value in values):  # arrays become tensors of the backend in use
+            self.conditions.append(f"{name(get_backend)}() is {name(backend)}")
+        for i, value in enumerate(values):
+            if isinstance(value, (list, tuple, dict)):
+                return False
+            if not isinstance(value, (Value, HostArray)):
+                self.conditions.append(f"a{i} is {name(value)}")
+                continue
+            shape, dtype = next(leaves).spec
+            self.conditions += [
+                f"type(a{i}) is {name(type(value))}", f"a{i}.shape == {shape}", f"a{i}.dtype == {name(dtype)}"
+            ]  # fmt: skip
+            if isinstance(value, Value):
+                self.conditions += [f"a{i}.requires_grad is {value.requires_grad}", f"a{i}.backend is {name(backend)}"]
+            elif not backend.owns(value):
+                return False
+            self.arrays.append(f"a{i}.array" if isinstance(value, Value) else f"a{i}")
+        return len({id(leaf.array) for leaf in call.leaves}) == len(self.arrays)
 
 
 class Results:
@@ -163,26 +163,21 @@ class Results:
         self.of_arguments = False
         self._trace = trace
         self._structure = self._describe(result, call)
-        grads = self._final_grads(call, keep_grads)
-        self._fixed_grads = [(p, grad) for p, grad in grads if not isinstance(p, int) and not isinstance(grad, int)]
-        self._grads = [(p, grad) for p, grad in grads if isinstance(p, int) or isinstance(grad, int)]
-        self.of_arguments |= any(isinstance(p, int) for p, _ in grads)
+        self._grads = self._final_grads(call, keep_grads)
+        self.of_arguments |= any(isinstance(p, int) for p, _ in self._grads)
         del self._trace
 
-    def make(self, tensors: list[Tensor], leaves: list[Tensor] | None = None):
-        """The result of a call, from the tensors of the outputs; sets gradients as the step would have.
+    def write(self, source: Source, tensors: list[str]) -> str:
+        """Adds the lines that set gradients as the step would have, and gives the expression of its result.
 
         Args:
-            leaves: of the call; needed where ``of_arguments``.
+            source: of a function that has the leaves of its call in ``leaves`` where ``of_arguments``.
+            tensors: the names of the outputs in it.
         """
-        for target, grad in self._fixed_grads:
-            target._grad = grad
         for target, grad in self._grads:
-            (leaves[target] if isinstance(target, int) else target)._grad = (
-                tensors[grad] if isinstance(grad, int) else grad
-            )
-        kind, content = self._structure
-        return tensors[content] if kind == "output" else self._rebuild(self._structure, tensors, leaves)
+            owner = f"leaves[{target}]" if isinstance(target, int) else source.name(target)
+            source.add(f"{owner}._grad = {tensors[grad] if isinstance(grad, int) else source.name(grad)}")
+        return self._expression(self._structure, source, tensors)
 
     def _output(self, value: Tensor) -> int:
         graph = self._trace.graph
@@ -191,7 +186,7 @@ class Results:
         return len(graph.outputs) - 1
 
     def _describe(self, value, call: Call):
-        """A description of the result, from which ``_rebuild`` makes that of a later call."""
+        """A description of the result, from which ``_expression`` makes that of a later call."""
         if isinstance(value, Value):
             place = call.place(value)
             if place is not None:
@@ -211,18 +206,22 @@ class Results:
             mend="return tensors, and make other objects of them outside",
         )  # fmt: skip
 
-    def _rebuild(self, structure, tensors: list[Tensor], leaves: list[Tensor] | None):
+    def _expression(self, structure, source: Source, tensors: list[str]) -> str:
         kind, content = structure
         if kind == "output":
             return tensors[content]
         if kind == "same":
-            return content
+            return source.name(content)
         if kind == "input":
-            return leaves[content]
+            return f"leaves[{content}]"
         if kind is dict:
-            return {key: self._rebuild(each, tensors, leaves) for key, each in content.items()}
-        values = [self._rebuild(each, tensors, leaves) for each in content]
-        return kind(*values) if hasattr(kind, "_fields") else kind(values)
+            pairs = [(source.name(k), self._expression(each, source, tensors)) for k, each in content.items()]
+            return f"{{{', '.join(f'{key}: {value}' for key, value in pairs)}}}"
+        values = ", ".join(self._expression(each, source, tensors) for each in content)
+        if kind is list:
+            return f"[{values}]"
+        values = f"({values},)" if content else "()"
+        return values if kind is tuple else f"{source.name(kind)}({'*' if hasattr(kind, '_fields') else ''}{values})"
 
     def _final_grads(self, call: Call, keep_grads: bool) -> list[tuple]:
         """(Tensor or index of the argument, its ``grad`` after the step: None, ``WITHHELD`` or an index of outputs)."""

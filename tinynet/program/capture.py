@@ -28,7 +28,7 @@ from .calls import Call
 from .execute import Program
 from .guards import Guards
 from .trace import Trace
-from .variant import Options, Variant
+from .variant import MISSED, Options, Variant
 
 _MOST_VARIANTS = 32  # programs of one captured function, each with an arena
 _RECENT = 4  # programs that a call is compared with before it is taken apart
@@ -96,9 +96,9 @@ class Captured:
         tape = state.tape is not None
         for with_tape, variant in self._recent:
             if with_tape is tape:
-                arrays = variant.takes(args, kwargs)
-                if arrays is not None:
-                    return variant.repeat(arrays)
+                result = variant.shortcut(args, kwargs)
+                if result is not MISSED:
+                    return result
         call = Call(args, kwargs)
         with self._lock:
             variant = self._find(call)

@@ -18,6 +18,7 @@ from tinynet.memory.layout import static
 from . import listing
 from .graph import CONSTANT, EXTERNAL, INPUT, Graph
 from .plan import MemoryPlan
+from .source import Source
 
 _BYTE = as_dtype("uint8")
 
@@ -35,6 +36,7 @@ class Program:
         graph: its registers and instructions.
         plan: its memory.
         target: as given.
+        bound: register -> array, of the externals of the last run; another dict each time that some are others.
     """
 
     def __init__(self, graph: Graph, effort: float = 1.0, notes: Sequence[str] = (), target: str | None = None):
@@ -48,12 +50,13 @@ class Program:
         arrays = static(self.backend, self.plan.peak_bytes, places)
         self._slots = dict(zip(offsets, arrays))
         self._scratch = dict(zip(scratch, arrays[len(offsets) :]))
-        self._bound: dict[int, object] | None = None
+        self.bound: dict[int, object] | None = None
         self._input_slots: list[object] = []
         self._code: list[tuple] = []  # a call or more for each instruction
         self._ends: list[int] = [0] * len(graph)  # how many of the calls each instruction ends at
         self._linked: list[tuple] = []  # the same, of which some have become one
         self._checks: list[tuple] = []
+        self._fill = self._run = self._serve = None  # written for what the program is bound to
         self.profiler: Callable[[int], listing.Profile] | None = None  # set by who knows arguments and state
 
     def __call__(self, *arrays):
@@ -72,16 +75,12 @@ class Program:
             ShapeError, DTypeError: arrays of another kind. Nothing has been written then.
             CaptureError: the step has not been called often enough for its program to be proven and bound.
         """
-        if len(arrays) != len(self._input_slots) or self._bound is None:
+        if len(arrays) != len(self._input_slots) or self.bound is None:
             self._refuse(len(arrays))
-        for array, slot in zip(arrays, self._input_slots):
-            if array.shape != slot.shape or array.dtype != slot.dtype:
-                self._refuse_array(array, slot)
-        results = self.run(arrays)
-        return results[0] if len(results) == 1 else tuple(results)
+        return self._serve(*arrays)
 
     def _refuse(self, count: int) -> None:
-        if self._bound is None:
+        if self.bound is None:
             raise CaptureError("program", expected="a step that has run its program", got="one that has not")
         raise CaptureError("program", expected=f"{len(self._input_slots)} arrays", got=f"{count}")
 
@@ -103,27 +102,16 @@ class Program:
         Raises:
             The typed errors of operations that check values, before anything is written.
         """
-        self._prepare(inputs, externals)
-        self._execute()
-        for i, slot in self._written_inputs:
-            inputs[i][...] = slot
-        return list(map(self.backend.copy, self._results))
+        self._bind_to(externals)
+        return self._run(*inputs)
 
-    def _prepare(self, inputs: Sequence[object], externals: dict[int, object] | None) -> None:
-        """Binds what is not bound yet, fills the slots, and checks values."""
-        if externals is not None:
-            bound = self._bound
-            if bound is None or any(bound[register] is not array for register, array in externals.items()):
-                self._bind(externals)
-        elif self._bound is None:
-            raise CaptureError("program", expected="the tensors that the step reads and writes", got="none yet")
-        for slot, array in zip(self._input_slots, inputs):
-            slot[...] = array
-        if self._checks and (self._screen is None or self._screen()):
-            for bounds, array in self._checks:
-                bounds.check(self.backend, array)
+    def fill(self, inputs: Sequence[object], externals: dict[int, object] | None = None) -> None:
+        """What comes first in ``run``: the inputs go to their slots, and values are checked."""
+        self._bind_to(externals)
+        self._fill(*inputs)
 
-    def _execute(self) -> None:
+    def execute(self) -> None:
+        """What comes next: all calls, in their order."""
         if self._compiled:
             for function, arguments in self._linked:
                 function(*arguments)
@@ -131,6 +119,45 @@ class Program:
             with self.backend.quiet():
                 for function, arguments in self._linked:
                     function(*arguments)
+
+    def write(self, source: Source, inputs: Sequence[str]) -> list[str]:
+        """Adds the lines of a run, as the program is bound now, to a function; gives the names of the results in it.
+
+        Args:
+            inputs: expressions of the arrays.
+        """
+        self._write_filling(source, inputs)
+        if self._compiled:
+            for function, arguments in self._linked:
+                source.add(f"{source.name(function)}({', '.join(map(source.name, arguments))})")
+        else:
+            source.add(f"{source.name(self.execute)}()")
+        for i, slot in self._written_inputs:
+            source.add(f"{inputs[i]}[...] = {source.name(slot)}")
+        names = [f"r{i}" for i in range(len(self._results))]
+        for name, array in zip(names, self._results):
+            source.add(f"{name} = {source.name(self.backend.copier(array))}()")
+        return names
+
+    def _write_filling(self, source: Source, inputs: Sequence[str]) -> None:
+        for slot, array in zip(self._input_slots, inputs):
+            source.add(f"{source.name(slot)}[...] = {array}")
+        if self._checks:
+            check = f"{source.name(self._check)}()"
+            source.add(check if self._screen is None else f"if {source.name(self._screen)}(): {check}")
+
+    def _check(self) -> None:
+        for bounds, array in self._checks:
+            bounds.check(self.backend, array)
+
+    def _bind_to(self, externals: dict[int, object] | None) -> None:
+        """Binds what is not bound yet."""
+        if externals is not None:
+            bound = self.bound
+            if bound is None or any(bound[register] is not array for register, array in externals.items()):
+                self._bind(externals)
+        elif self.bound is None:
+            raise CaptureError("program", expected="the tensors that the step reads and writes", got="none yet")
 
     def _bind(self, externals: dict[int, object]) -> None:
         """Resolves registers to arrays, views included, and instructions to calls."""
@@ -162,7 +189,7 @@ class Program:
                     **each.attributes,
                 )  # fmt: skip
             self._ends.append(len(self._code))
-        self._arrays, self._bound = arrays, dict(externals)
+        self._arrays, self.bound = arrays, dict(externals)
         self._linked, self._compiled = link(self._code, self.target)
         self._screen = screen([(array, each.low, each.high) for each, array in self._checks], self.target)
         written = graph.written()
@@ -171,6 +198,21 @@ class Program:
             (i, arrays[register]) for i, register in enumerate(graph.inputs) if graph.storage(register) in written
         ]
         self._results = [arrays[register] for register in graph.outputs]
+        self._write_functions()
+
+    def _write_functions(self) -> None:
+        """``_fill`` and ``_run`` of the arrays of the inputs; ``_serve``, which looks at them first."""
+        inputs = [f"a{i}" for i in range(len(self._input_slots))]
+        filling, running, serving = Source(), Source(), Source()
+        self._write_filling(filling, inputs)
+        filling.add("pass")
+        running.add(f"return [{', '.join(self.write(running, inputs))}]")
+        for array, slot in zip(inputs, self._input_slots):
+            refuse = f"{serving.name(self._refuse_array)}({array}, {serving.name(slot)})"
+            serving.add(f"if {array}.shape != {slot.shape} or {array}.dtype != {serving.name(slot.dtype)}: {refuse}")
+        results = self.write(serving, inputs)
+        serving.add(f"return {results[0] if len(results) == 1 else ', '.join(results) or '()'}")
+        self._fill, self._run, self._serve = (each.function(*inputs) for each in (filling, running, serving))
 
     def kernel_of(self, each):
         """The kernel of an instruction."""
@@ -179,7 +221,7 @@ class Program:
     def target_of(self, place: int) -> str:
         """Whose kernel an instruction runs on: what a kernel cannot take, as its layout, goes to a slower one."""
         target = self.kernel_of(self.graph.instructions[place]).target
-        if target != self.backend.target and self._bound is not None and not link(self._calls_of(place), target)[1]:
+        if target != self.backend.target and self.bound is not None and not link(self._calls_of(place), target)[1]:
             return self.backend.target
         return target
 

@@ -130,27 +130,27 @@ def profile(program, inputs, externals, repeats: int) -> Profile:
     written = graph.written()
     state = {r: backend.copy(array) if graph.storage(r) in written else array for r, array in externals.items()}
     inputs = [backend.copy(array) for array in inputs]
-    program._prepare(inputs, state)
+    program.fill(inputs, state)
     starts = [0, *program._ends[:-1]]
     parts = [link(program._code[begin:end], program.target)[0] for begin, end in zip(starts, program._ends)]
     times: list[list[float]] = [[] for _ in parts]
     whole = []
     with backend.quiet():
         for _ in range(repeats):
-            program._prepare(inputs, state)
+            program.fill(inputs, state)
             backend.synchronize()
             begin = time.perf_counter()
-            program._execute()
+            program.execute()
             backend.synchronize()
             whole.append(time.perf_counter() - begin)
-            program._prepare(inputs, state)  # slots of arguments have had other uses by now
+            program.fill(inputs, state)  # slots of arguments have had other uses by now
             for part, seconds in zip(parts, times):
                 begin = time.perf_counter()
                 for function, arguments in part:
                     function(*arguments)
                 backend.synchronize()
                 seconds.append(time.perf_counter() - begin)
-    program._bound = None  # the next run binds its own arrays again
+    program.bound = None  # the next run binds its own arrays again
     timings = []
     for i, (each, seconds) in enumerate(zip(graph.instructions, times)):
         if not each.view:

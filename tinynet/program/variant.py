@@ -9,6 +9,7 @@ interrupted and one that was not come to the same numbers. When to trace and whe
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import NamedTuple
 
 from tinynet.errors import ArgumentError, CaptureError
@@ -20,12 +21,20 @@ from .budget import fitting
 from .calls import Call, Form, Results
 from .compile import simplify
 from .execute import Program
+from .guards import NOTHING_THERE
 from .listing import profile
+from .source import Source, all_of
 from .trace import GradientOf, Trace
 
 # How far a fused program may be from the eager step, of the largest element of a result, and of all results.
 # Fusion changes the order of sums; their rounding errors stay far below this, and an error in a pass does not.
 TOLERANCE = {"float32": (1e-3, 1e-4), "float64": (1e-9, 1e-10)}
+
+MISSED = object()  # what a shortcut gives for a call that it does not know
+
+
+def _missed(args: tuple, kwargs: dict) -> object:
+    return MISSED
 
 
 class Options(NamedTuple):
@@ -84,11 +93,9 @@ class Variant:
         written = graph.written()
         self.written = [r for r in trace.externals if r in written]
         self.written_inputs = [i for i, r in enumerate(graph.inputs) if r in written]
-        self._specs = [graph.spec(register) for register in graph.outputs]
-        self._backends = [self.program.backend] * len(self._specs)
-        self._counters: list[list[int]] = []  # versions of what the last run wrote to
-        self._binding: dict[int, object] | None = None  # what the program was bound to then
-        self._form: Form | None = None  # of the arguments of calls that can do with ``repeat``
+        self.shortcut: Callable[[tuple, dict], object] = _missed
+        self._binding: dict[int, object] | None = None  # what the program was bound to when ``shortcut`` was written
+        self._make = self._maker()
         externals = {register: trace.arrays[register] for register in trace.externals}  # as the trace met them
         self._read = trace.guards.arrays.difference(id(externals[register]) for register in self.written)
         self._read_arguments = self._read_among(call)
@@ -113,52 +120,75 @@ class Variant:
         with self._lock:
             externals = self._externals()
             self._refuse_overlaps(call, externals)
-            self._counters = [self.trace.externals[register].versions for register in self.written]
-            self._counters += [call.leaves[i].versions for i in self.written_inputs]
-            result = self._run([leaf.array for leaf in call.leaves], externals, call.leaves)
-            self._binding = self.program._bound
-            if self._form is None and self.settled:
-                self._form = self._form_of(call)
-            return result
+            for refresh in self.trace.refreshes:
+                refresh()
+            outputs = self.program.run([leaf.array for leaf in call.leaves], externals)
+            for counter in [*self._counters(), *(call.leaves[i].versions for i in self.written_inputs)]:
+                counter[0] += 1
+            if self.settled and self._binding is not self.program.bound:
+                self._binding = self.program.bound
+                self.shortcut = self._written_shortcut(call)
+        return self._make(call.leaves, *outputs)
 
-    def takes(self, args: tuple, kwargs: dict) -> list | None:
-        """The arrays for ``repeat`` if little time is enough to see that the program applies to a call; else None.
+    def _counters(self) -> list[list[int]]:
+        """Versions of the tensors that the step writes to by itself, each once."""
+        versions = (self.trace.externals[register].versions for register in self.written)
+        return list({id(each): each for each in versions}.values())
 
+    def _maker(self) -> Callable:
+        """A function of the leaves of a call and the arrays of the outputs that makes the result of the step."""
+        source, names = Source(), [f"r{i}" for i in range(len(self.program.graph.outputs))]
+        source.add(f"return {self._write_result(source, names)}")
+        return source.function("leaves", *names)
+
+    def _write_result(self, source: Source, arrays: list[str]) -> str:
+        """Adds the lines that make tensors of the outputs, and gives the expression of the step's result."""
+        graph, name = self.program.graph, source.name
+        for array, register in zip(arrays, graph.outputs):
+            source.add(f"{array} = {name(Tensor)}({array}, {name(self.program.backend)}, {name(graph.spec(register))})")
+        return self.results.write(source, arrays)
+
+    def _written_shortcut(self, call: Call) -> Callable[[tuple, dict], object]:
+        """A function of the arguments of a later call: its result, or ``MISSED`` where more has to be looked at.
+
+        It is ``applies`` and ``run`` in as little time as Python lets one: one function, written for this program.
         All is compared that calls can differ in: the arguments by their ``Form``, and Python's state by identity. No
         argument lies in memory that the step can reach, so there is nothing to refuse. Which interpreter is at work is
         left to the caller to compare.
+
+        There is none if the program has to do with arguments in other ways: if it writes to one or returns one, or had
+        one that the step reads by itself as well; or if it finds memory anew at each call.
         """
-        if self._form is None:
-            return None
-        arrays = self._form.arrays(args, kwargs)
-        if arrays is None or not self.trace.guards.unchanged():
-            return None
-        return arrays if not self.trace.depends_on_grads or self._grads_are_as_then() else None
-
-    def repeat(self, arrays: list):
-        """A call of the program as the last one was, on the arrays that ``takes`` gave."""
-        with self._lock:
-            return self._run(arrays, None if self.program._bound is self._binding else self._externals())
-
-    def _form_of(self, call: Call) -> Form | None:
-        """What calls are like that can do with ``repeat``; None if the program has to do with arguments in other ways.
-
-        That is, if it writes to one or returns one, or had one that the step reads by itself as well; or if it finds
-        memory anew at each call.
-        """
-        if self.written_inputs or self.results.of_arguments or any(self._read_arguments):
-            return None
-        if any(isinstance(external, GradientOf) for external in self.trace.externals.values()):
-            return None
-        return Form.of(call, self.trace.guards.owners(call.backend))
-
-    def _run(self, arrays: list, externals: dict[int, object] | None, leaves: list[Tensor] | None = None):
-        for refresh in self.trace.refreshes:
-            refresh()
-        outputs = self.program.run(arrays, externals)
-        for counter in self._counters:
-            counter[0] += 1
-        return self.results.make(list(map(Tensor, outputs, self._backends, self._specs)), leaves)
+        trace, source = self.trace, Source()
+        name, form = source.name, Form(call, trace.guards.owners(call.backend), source)
+        if (
+            not form.known or self.written_inputs or self.results.of_arguments or any(self._read_arguments)
+            or any(isinstance(external, GradientOf) for external in trace.externals.values())
+        ):  # fmt: skip
+            return _missed
+        grads = [f"({name(t)}._grad is not None) is {there}" for t, there in trace.depends_on_grads]
+        known = "kwargs" if not form.keywords else f"tuple(kwargs) != {form.keywords}"
+        missed, lock = f"return {name(MISSED)}", self._lock
+        source.add("try:")
+        source.add(f"if {known} or len(args) != {form.count}: {missed}")
+        for line in form.unpacked:
+            source.add(line)
+        source.add(f"if not ({all_of([*form.conditions, *trace.guards.conditions(source), *grads])}): {missed}")
+        source.end()
+        source.add(f"except {name(NOTHING_THERE)}: {missed}")
+        source.add(f"{name(lock.acquire)}()")  # half the time of a with
+        source.add("try:")
+        source.add(f"if {name(self.program)}.bound is not {name(self._binding)}: {missed}")
+        for refresh in trace.refreshes:
+            source.add(f"{name(refresh)}()")
+        arrays = self.program.write(source, form.arrays)
+        for counter in self._counters():
+            source.add(f"{name(counter)}[0] += 1")
+        source.end()
+        source.add(f"finally: {name(lock.release)}()")
+        source.add(f"return {self._write_result(source, arrays)}")
+        self._source = source  # for as long as the guards shall replace in it what has become another equal number
+        return source.function("args", "kwargs")
 
     def _grads_are_as_then(self) -> bool:
         return all((tensor._grad is not None) == there for tensor, there in self.trace.depends_on_grads)
