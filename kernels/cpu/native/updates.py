@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from .encoding import address, native, useful_threads
@@ -34,7 +36,8 @@ def gd_momentum(out, p, g, velocity, lr, momentum, nesterov, weight_decay):
 @native("adam")
 def adam(out, p, g, m, v, lr, step, beta1, beta2, eps, weight_decay, decoupled):
     decay, shrinkage = (0.0, weight_decay) if decoupled else (weight_decay, 0.0)
-    attributes = (beta1, beta2, 1 - beta1, 1 - beta2, eps, decay, shrinkage)
+    logs = (math.log(beta) if beta else -math.inf for beta in (beta1, beta2))
+    attributes = (beta1, beta2, 1 - beta1, 1 - beta2, *logs, eps, decay, shrinkage)
     return _update("adam", (*out, p, g, m, v), (lr, step), attributes, 0.1, decay != 0)
 
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from ..emit import I1, I64, Code, Piece, number
+from ..emit import I32, I64, Code, Piece
+from .functions import expm1
 from .roots import reciprocal, square_root
 from .words import Words, part, written
 
@@ -100,12 +101,12 @@ def _adam(decayed: bool):
     def write(code: Code, words: Words, thread, threads):
         builder = code.builder
         count, out_p, out_m, out_v, p, g, m, v, lr, step = words.integers(10)
-        beta1, beta2, share1, share2, eps, decay, shrinkage = words.reals(7)
+        beta1, beta2, share1, share2, log1, log2, eps, decay, shrinkage = words.reals(9)
         mine, out_p, out_m, out_v, p, g, m, v = own(code, count, thread, threads, out_p, out_m, out_v, p, g, m, v)
         rate = builder.load(code.pointer(lr, code.element), align=code.size)
         rate = rate if code.size == 8 else builder.fpext(rate, DOUBLE)
         one, t = ir.Constant(DOUBLE, 1.0), builder.load(code.pointer(step, I64), align=8)
-        left1, left2 = (_one_minus_power(code, beta, t) for beta in (beta1, beta2))
+        left1, left2 = _one_minus_powers(builder, (log1, log2), t)
         root = builder.call(code.declare("llvm.sqrt.f64", DOUBLE, [DOUBLE]), [left2])
         small = everywhere(code, builder.fmul(eps, root))
         minus_rate = everywhere(code, builder.fneg(builder.fdiv(builder.fmul(rate, root), left1)))
@@ -133,34 +134,17 @@ def _adam(decayed: bool):
     return write
 
 
-def _one_minus_power(code: Code, base, exponent):
-    """1 - base^exponent, a double and an int64 from 0 on, rounded about once.
+def _one_minus_powers(builder, logs, exponent):
+    """1 - base^exponent of two bases, doubles, of which the logarithms are given: 1 - e^(exponent log base).
 
-    The power is a product of squares, and each number is kept with what its rounding has lost; a square of a rounded
-    square of a ... would be off by as many units as the exponent says.
+    e^x - 1 loses no digits near 0, and an x that has lost half a unit moves it by as much at most.
     """
-    builder = code.builder
-    fused = code.declare("llvm.fma.f64", DOUBLE, [DOUBLE] * 3)
-    leading = code.declare("llvm.ctlz.i64", I64, [I64, I1])
-
-    def product(a, b):
-        high = builder.fmul(a[0], b[0])
-        lost = builder.call(fused, [a[0], b[0], builder.fneg(high)])
-        for one, other in ((a[0], b[1]), (b[0], a[1])):
-            lost = builder.call(fused, [one, other, lost])
-        return high, lost
-
-    def bit(values):
-        rest, *values = values
-        power, square = values[:2], values[2:]
-        odd = builder.icmp_signed("!=", builder.and_(rest, number(1)), number(0))
-        power = [builder.select(odd, new, old) for new, old in zip(product(power, square), power)]
-        return [builder.lshr(rest, number(1)), *power, *product(square, square)]
-
-    bits = builder.sub(number(64), builder.call(leading, [exponent, ir.Constant(I1, 0)]))
-    zero, one = ir.Constant(DOUBLE, 0.0), ir.Constant(DOUBLE, 1.0)
-    _, high, low, *_ = code.loop(bits, [exponent, one, zero, base, zero], bit)
-    return builder.fsub(builder.fsub(one, high), low)
+    both, pair = Code(builder, 8, 2), ir.Constant(ir.VectorType(DOUBLE, 2), ir.Undefined)
+    for i, each in enumerate(logs):
+        power = builder.fmul(builder.sitofp(exponent, DOUBLE), each)
+        pair = builder.insert_element(pair, power, ir.Constant(I32, i))
+    pair = builder.fneg(expm1(both, pair))
+    return [builder.extract_element(pair, ir.Constant(I32, i)) for i in range(2)]
 
 
 for _decayed in (False, True):
