@@ -97,14 +97,16 @@ def main(words: list[str] | None = None) -> None:
         session.close()
     result["seconds"] = time.monotonic() - begun
     write(result, session, name)
+    written = ".md, .json"
     try:
         from . import chart
 
         chart.draw(result, str(RESULTS / f"{name}.svg"))
+        written += ", .svg"
     except ImportError as error:
         log(f"no chart: {error}")
     print(report.markdown(result))
-    log(f"{result['seconds']:.0f} s; {RESULTS}/{name}.md, .svg, .json")
+    log(f"{result['seconds']:.0f} s; {RESULTS}/{name}{written}")
 
 
 def write(result: dict, session: Session, name: str) -> None:

@@ -100,10 +100,9 @@ def machine_line(machine: dict) -> str:
         for name, size in machine["caches"].items()
     )
     governor = machine["governor"] or "not readable"
-    return (
-        f"{machine['processor']}, {machine['cores']} cores, {caches}; governor {governor}; {machine['system']}; "
-        f"load before {machine['load_before']}"
-    )
+    cores = "1 core" if machine["cores"] == 1 else f"{machine['cores']} cores"
+    load = "unknown" if machine["load_before"] is None else f"{machine['load_before']:.1f}"
+    return f"{machine['processor']}, {cores}, {caches}; governor {governor}; {machine['system']}; load before {load}"
 
 
 def markdown(result: dict) -> str:

@@ -10,7 +10,7 @@ This package knows nothing of the rest of tinynet.
 
 from .cpu.native import pool
 from .expression import Expression
-from .registry import Kernel, available, define, derive, find, link, operations, register, screen, targets
+from .registry import Kernel, available, define, derive, find, link, obstacle, operations, register, screen, targets
 from .tiles import tiled
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "derive",
     "find",
     "link",
+    "obstacle",
     "operations",
     "pool",
     "register",

@@ -28,8 +28,9 @@ class Kernel(functools.partial):
         function: computes; takes ``scratch=`` too if ``scratch`` is given.
         operation, target: what it is a kernel of, and for.
         scratch: ``scratch(out, *inputs, **attributes) -> int``, bytes beside the result. Of the arguments only
-            ``shape`` and ``dtype`` are looked at, so that descriptions without memory will do; several outputs come
-            as a tuple. None for a kernel that declares nothing (a reference kernel, which takes memory as it goes).
+            ``shape`` and ``dtype`` are looked at, and ``strides`` where they have them, so that descriptions without
+            memory will do; several outputs come as a tuple. None for a kernel that declares nothing (a reference
+            kernel, which takes memory as it goes).
         steps: ``steps(out, *inputs, scratch, **attributes) -> list of (function, arguments)``: the kernel on these
             very arrays as plain calls, for a caller who will run it many times. None: the kernel is the one call.
         eager: ``eager(out, *inputs, **attributes)`` computes in memory that it takes itself, where there is a better
@@ -87,7 +88,7 @@ def bytes_beside(array, nbytes: int):
 
 
 # target -> where to look next
-_FALLBACK = {"reference": None, "numpy": "reference", "native": "numpy", "cupy": "reference"}
+_FALLBACK = {"reference": None, "numpy": "reference", "native": "numpy", "cupy": "reference", "cuda": "cupy"}
 _kernels: dict[tuple[str, str, str | None], Kernel] = {}
 _expressions: dict[str, Expression] = {}
 _loaded: set[str] = set()
@@ -98,11 +99,31 @@ def targets() -> tuple[str, ...]:
     return tuple(_FALLBACK)
 
 
+def available(target: str, dtype: str | None = None) -> bool:
+    """Whether kernels of a target can run here, on elements of a type, or of any; if not, ``obstacle`` says why."""
+    return obstacle(target, dtype) is None
+
+
 @functools.cache
-def available(target: str) -> bool:
-    """Whether kernels of a target can run here: what ``native`` compiles with, or runs on, may not be installed."""
-    needs = {"native": ("llvmlite", "numba"), "cupy": ("cupy",)}.get(target, ())
-    return target in _FALLBACK and all(importlib.util.find_spec(name) is not None for name in needs)
+def obstacle(target: str, dtype: str | None = None) -> str | None:
+    """Why kernels of a target cannot run here, on elements of a type, or of any; None where they can.
+
+    What ``native`` runs on has to be there, and what compiles it as well, unless its kernels for the type are kept. To
+    be there is to be imported: what is installed may not fit. It is asked once in a process.
+    """
+    if target not in _FALLBACK:
+        return f"there is no target {target!r}"
+    if target == "native":
+        sizes = (4, 8) if dtype is None else (8,) if dtype == "float64" else (4,)  # integers go with float32
+        try:
+            from .cpu.native import library
+
+            return None if any(library.obstacle(size) is None for size in sizes) else library.obstacle(sizes[0])
+        except Exception as error:  # of whatever type, where a library of the system is missing
+            return f"llvmlite cannot be imported: {error}"
+    needs = {"cupy": ("cupy",), "cuda": ("cupy",)}.get(target, ())
+    missing = [name for name in needs if importlib.util.find_spec(name) is None]
+    return f"{missing[0]} is not installed" if missing else None
 
 
 def link(calls: list[tuple[Callable, tuple]], target: str) -> tuple[list[tuple[Callable, tuple]], bool]:
@@ -236,11 +257,15 @@ def derive(expression: Expression, target: str, name: str = "fused", reduce: str
         from .cpu.native import elementwise
 
         return elementwise.derive(expression, name, reduce)
+    if target == "cuda":
+        from .cuda import elementwise
+
+        return elementwise.derive(expression, name, reduce)
     if reduce is not None:
         from .reference.reduction import reduced
 
         return Kernel(reduced(expression, reduce), name, "reference")
-    if target == "cupy":
+    if target == "cupy" and available("cupy"):
         import cupy
 
         return Kernel(expression.ufunc_kernel(cupy), name, target)
@@ -257,4 +282,6 @@ def _load(target: str) -> None:
     elif target == "numpy":
         from .cpu import kernels
     elif target == "native" and available("native"):  # else all its kernels are those of the next target
-        from .cpu.native import kernels  # noqa: F401
+        from .cpu.native import kernels
+    elif target == "cuda":  # without CuPy too: what its encoders make of arrays are data
+        from .cuda import kernels  # noqa: F401

@@ -76,6 +76,19 @@ def _by_panels(out, a, b, room):
             yield np.matmul, (left, right, out[i : i + rows, j : j + columns])
 
 
+_mask = computing(Expression(parse("where(h > 0, y, 0)", ("y", "h")), ("y", "h")))
+
+
+def _masked_registers(out, a, b, h) -> list[int]:
+    return [*_registers(out, a, b), _mask.nbytes(out, out, h)]
+
+
+@kernel("masked_matmul", _masked_registers)
+def masked_matmul(out, a, b, h, room):
+    yield from matmul(out, a, b, room=room)
+    yield from _mask.steps(out, out, h, scratch=room.bytes(2))
+
+
 # ---- linear ----
 
 _finishes: dict[tuple, object] = {}

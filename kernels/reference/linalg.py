@@ -22,3 +22,10 @@ def linear(out, x, w, *b, activation):
     if activation is not None:
         y = expression(activation).function()(xp, y)
     write(out, y)
+
+
+@register("masked_matmul")
+def masked_matmul(out, a, b, h):
+    xp, a = wide(a)
+    product = xp.matmul(a, wide(b)[1])
+    write(out, xp.where(h > 0, product, xp.zeros_like(product)))

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -237,6 +238,29 @@ def test_the_report_is_one_table_with_ratios_means_and_the_missing():
     assert "sklearn: wrong: losses differ (training 64-32-10, batch 32, cores 1)" in text
     assert "sync dispatch 1 times, async dispatch 1 times" in text
     assert "tinynet workspace 2.00 MB" in text and "L1d 48 KiB, L3 32 MiB" in text
+
+
+def test_one_core_is_no_plural_and_the_load_has_one_decimal():
+    machine = fixed_result()["machine"]
+    assert ", 2 cores, " in report.machine_line(machine) and "load before 0.1" in report.machine_line(machine)
+    line = report.machine_line(machine | {"cores": 1, "load_before": 2.73974609375})
+    assert ", 1 core, " in line and line.endswith("load before 2.7")
+    assert report.machine_line(machine | {"load_before": None}).endswith("load before unknown")
+
+
+@pytest.mark.parametrize("chart", [True, False])
+def test_the_last_line_names_the_files_that_were_written(chart, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(command, "RESULTS", tmp_path)
+    monkeypatch.setattr(command, "SECTIONS", {"none": lambda session: []})
+    monkeypatch.setattr(command.processes, "missing", lambda *_: {})
+    drawn = types.SimpleNamespace(draw=lambda result, path: Path(path).touch())
+    monkeypatch.setitem(sys.modules, "bench.chart", drawn if chart else None)
+    monkeypatch.delattr(sys.modules["bench"], "chart", raising=False)
+    command.main(["--only", "none", "--name", "x", "--peers", "numpy"])
+    said = capsys.readouterr().err.splitlines()[-1]
+    found = {path.suffix for path in tmp_path.iterdir()}
+    assert found == {".md", ".json"} | ({".svg"} if chart else set())
+    assert all(suffix in said for suffix in found) and (".svg" in said) == chart
 
 
 def test_a_chart_is_drawn(tmp_path):

@@ -98,6 +98,8 @@ def test_no_probe_that_fails_stops_the_others(monkeypatch, capsys):
         ("processor", "load", 1.25, "1.2 threads"),
         ("memory", "sizes", {"total_bytes": 2**34, "available_bytes": None, "limit_bytes": 2**33, "swap_used_bytes": 0},
          "16.0 GiB, available: unknown, limit of the control group 8.0 GiB, no swap in use"),
+        ("programs", "executor", {"name": "native", "obstacle": None}, "native: compiled kernels"),
+        ("programs", "executor", {"name": "numpy", "obstacle": "numba does not fit"}, "not native: numba does not fit"),
         ("programs", "kernel_cache", {"path": "/x", "private": False, "refused": "others may write to /x", "bytes": 0,
                                       "compiled_float_bits": [], "older_folders": [], "older_bytes": 0},
          "/x\nrefused: others may write to /x"),

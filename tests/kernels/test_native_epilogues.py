@@ -16,7 +16,9 @@ native = native_checks.native  # the fixture
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(13, 37, 70), (200, 1700, 70), (1, 37, 70), (70, 37, 1), (5, 0, 9)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(13, 37, 70), (200, 1700, 70), (20, 1100, 70), (1, 37, 70), (70, 37, 1), (5, 0, 9)], ids=str
+)
 def test_epilogues_are_what_the_operations_would_do_one_by_one(native, shape, dtype):
     (m, k, n) = shape
     a, b = integers((m, k), 0, dtype), integers((k, n), 1, dtype)

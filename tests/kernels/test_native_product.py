@@ -43,6 +43,32 @@ def test_blocks_meet(native, shape, dtype):
         np.testing.assert_array_equal(out, correct, err_msg=f"A by {left}, B by {right}")
 
 
+def test_a_product_that_threads_may_share_can_be_made_by_one(native):
+    for m, k, n in ((24, 5000, 130), (200, 900, 700), (96, 700, 700)):
+        a, b = integers((m, k), 0), integers((k, n), 1)
+        for left, right in itertools.product(LAYOUTS[:2], repeat=2):
+            out = run(native, np.full((m, n), np.nan, "float32"), laid_out(a, left), laid_out(b, right), threads=2)
+            np.testing.assert_array_equal(out, exact(a, b), err_msg=f"A by {left}, B by {right}")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="guard pages are set up for Linux only")
+def test_a_part_of_the_rows_is_a_product_too(native):
+    """Whoever cuts a product into strips of rows has a last one that may be low."""
+    from tinynet.kernels.cpu.native import product
+
+    k, n, width = 300, 130, native.widths()[0]
+    b = integers((k, n), 1)
+    for rows, end in itertools.product((1, 5, 11, 13, 31), (False, True)):
+        a = guarded((k, rows), "float32", end)
+        a[...] = integers((rows, k), 0).T
+        whole = native.Product(np.empty((48, n), "float32"), np.empty((k, 48), "float32").T, b)
+        room, out = np.empty(whole.scratch_bytes, "uint8"), np.full((rows, n), np.nan, "float32")
+        words = np.array((*whole._before, *whole._after))
+        words[[0, 3, 4, 5, 9]] = rows, a.ctypes.data, *a.T.strides, out.ctypes.data
+        product.kernel(4, width)(words.ctypes.data, room.ctypes.data)
+        np.testing.assert_array_equal(out, exact(a.T, b))
+
+
 @pytest.mark.parametrize("left", LAYOUTS)
 @pytest.mark.parametrize("right", LAYOUTS)
 @pytest.mark.parametrize("shape", [(1, 37, 70), (70, 37, 1), (1, 5, 1), (13, 37, 70), (200, 40, 33)], ids=str)
@@ -98,8 +124,8 @@ def test_nan_and_infinities_go_where_the_reference_has_them(native, width, odd):
         np.testing.assert_array_equal(out, correct)
 
 
-# A vector on either side, whole tiles and parts, a packed slab of A
-SMALL = ((7, 19, 67), (1, 19, 67), (67, 19, 1), (13, 5, 16), (200, 9, 35), (195, 3, 1027))
+# A vector on either side, whole tiles and parts, a copied A and a packed slab of it, turned and not
+SMALL = ((7, 19, 67), (1, 19, 67), (67, 19, 1), (13, 5, 16), (200, 9, 35), (31, 9, 70), (195, 3, 1027))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="guard pages are set up for Linux only")
@@ -122,15 +148,16 @@ def test_no_byte_outside_an_operand_is_touched(native, width, end):
             np.testing.assert_array_equal(out, np.maximum(exact(a, b) + 1, 0))
 
 
-def test_the_same_bits_each_time_in_every_layout_and_width(native):
+@pytest.mark.parametrize("m, n", [(200, 70), (40, 300)], ids=["B is packed", "the product is turned"])
+def test_the_same_bits_each_time_in_every_layout_and_width(native, m, n):
     """Each element is one chain of multiply-adds in the order of k, however the product is cut."""
     rng = np.random.default_rng(0)
-    a, b = (rng.standard_normal(shape).astype("float32") for shape in ((200, 1700), (1700, 70)))
-    first = run(native, np.empty((200, 70), "float32"), a, b)
+    a, b = (rng.standard_normal(shape).astype("float32") for shape in ((m, 1700), (1700, n)))
+    first = run(native, np.empty((m, n), "float32"), a, b)
     np.testing.assert_allclose(first, exact(a, b), rtol=0, atol=1e-3)
     for width in native.widths():
         for left, right in itertools.product(LAYOUTS, repeat=2):
-            out = np.empty((200, 70), "float32")
+            out = np.empty((m, n), "float32")
             run(native, out, laid_out(a, left), laid_out(b, right), width=width)
             assert out.tobytes() == first.tobytes(), f"{width}, A {left}, B {right}"
     part = run(native, np.empty((5, 9), "float32"), a[7:12], b[:, 50:59])

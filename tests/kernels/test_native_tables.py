@@ -1,9 +1,11 @@
 """Tables of native instructions: what is one call, who shares the work, and what is kept between processes."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import native_checks
 import numpy as np
@@ -103,8 +105,6 @@ def test_a_product_has_the_same_bits_on_any_number_of_threads(pool, shape, trans
 
 
 def test_a_worker_that_has_fallen_asleep_is_woken(chain, pool):
-    import time
-
     calls, last, expected = chain
     pool.set_threads(2)
     linked, _ = kernels.link(calls(), "native")
@@ -115,7 +115,34 @@ def test_a_worker_that_has_fallen_asleep_is_woken(chain, pool):
         time.sleep(0.05)  # far longer than a worker waits for work
 
 
-def test_callers_in_several_threads_do_not_wait_for_each_other(chain, pool):
+@pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals come to the main thread")
+@pytest.mark.parametrize("impatient", [False, True], ids=["once", "and again"])
+def test_ctrl_c_between_the_start_of_a_table_and_its_end_leaves_no_worker_behind(chain, pool, monkeypatch, impatient):
+    calls, _, _ = chain
+    pool.set_threads(2)
+    linked, _ = kernels.link(calls(), "native")
+    run(linked)
+    wake, left = pool._Pool.wake, [1 + impatient]
+
+    def interrupted(self):
+        wake(self)
+        if left[0]:
+            left[0] -= 1
+            signal.raise_signal(signal.SIGINT)
+
+    time.sleep(0.05)  # the worker falls asleep
+    monkeypatch.setattr(pool._Pool, "wake", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(linked)
+    assert left == [0]
+    for factor in (2, 3, 4):  # a worker that is one table behind would compute this with what was there before
+        a, out = np.eye(300, dtype="float32") * factor, np.zeros((300, 300), "float32")
+        again, _ = kernels.link(bound(out, a, a) * 2, "native")
+        run(again)
+        np.testing.assert_array_equal(out, a @ a)
+
+
+def test_callers_in_several_threads_compute_what_each_alone_would(chain, pool):
     _, _, expected = chain
     pool.set_threads(2)
     failures = []

@@ -1,5 +1,6 @@
 """Programs on compiled kernels: one call, the same bits on any number of threads, and a way to do without."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -9,6 +10,7 @@ import pytest
 
 import tinynet as tn
 from tinynet import kernels
+from tinynet.errors import CaptureError
 
 native = pytest.mark.skipif(not kernels.available("native"), reason="numba is not installed")
 RNG = np.random.default_rng(5)
@@ -118,11 +120,9 @@ def test_unknown_numbers_of_threads_are_refused_and_change_nothing():
     assert tn.get_num_threads() == 2
 
 
-def test_without_numba_programs_run_on_numpy_and_native_is_refused_with_the_mend():
+def test_without_numba_programs_run_on_numpy_and_native_is_refused_with_the_mend(tmp_path):
     code = """if 1:
-        import importlib.util, sys
-        found = importlib.util.find_spec
-        importlib.util.find_spec = lambda name, *rest: None if name == "numba" else found(name, *rest)
+        import sys
         sys.modules["numba"] = None
         import numpy as np, tinynet as tn
         step = tn.capture(lambda x: (x * 2).sum())
@@ -131,13 +131,102 @@ def test_without_numba_programs_run_on_numpy_and_native_is_refused_with_the_mend
         assert step.program(np.ones(3, "float32")).target == "numpy"
         try:
             tn.capture(lambda x: x * 2, executor="native")(np.ones(3, "float32"))
-        except tn.errors.ArgumentError as error:
+        except tn.errors.MissingExtraError as error:
             print(error)
         """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    environment = os.environ | {"TINYNET_CACHE": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False, env=environment
+    )
     assert "tinynet[cpu]" in done.stdout and not done.stderr, done.stderr
 
 
 def test_an_executor_that_does_not_exist_is_refused():
     with pytest.raises(tn.errors.ArgumentError, match="'numpy' or 'native'"):
         tn.capture(lambda x: x, executor="fast")
+
+
+@pytest.mark.parametrize("executor", [pytest.param("native", marks=native), "numpy"])
+def test_a_program_that_two_threads_call_computes_for_each_what_it_gave(executor):
+    model = tn.nn.Sequential(tn.nn.Dense(64, 128, "relu"), tn.nn.Dense(128, 10))
+    forward = tn.capture(lambda x: model(x), executor=executor)
+    inputs = [RNG.normal(size=(64, 64)).astype("float32") for _ in range(2)]
+    expected = [[forward(x).numpy() for _ in range(3)][-1] for x in inputs]
+    program, wrong = forward.program(inputs[0]), []
+
+    def work(i, call):
+        for _ in range(300):
+            wrong.extend([i] * (not np.array_equal(call(inputs[i]), expected[i])))
+
+    for call in (program, lambda x: forward(x).numpy()):
+        threads = [threading.Thread(target=work, args=(i, call)) for i in range(2)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+    assert not wrong
+
+
+@native
+@pytest.mark.parametrize("optimizer", [
+    lambda p: tn.optim.GD(p, lr=0.1), lambda p: tn.optim.GD(p, lr=0.1, momentum=0.9), tn.optim.Adam,
+], ids=["gd", "momentum", "adam"])  # fmt: skip
+def test_a_kernel_that_does_not_write_what_the_step_writes_is_an_error(optimizer, monkeypatch):
+    from tinynet.kernels.cpu.native import updates
+
+    whole = updates._update
+    monkeypatch.setattr(updates, "_update", lambda *args, **more: [
+        each._replace(words=(0, *each.words[1:])) for each in whole(*args, **more)  # of no element
+    ])  # fmt: skip
+    w = tn.tensor(np.ones((3, 1), "float32"), requires_grad=True)
+    made = optimizer([w])
+
+    @tn.capture(executor="native")
+    def step(x):
+        made.zero_grad()
+        (x @ w).sum().backward()
+        made.step()
+
+    step(np.eye(3, dtype="float32"))
+    with pytest.raises(CaptureError, match=r"expected tensor .* of the program to equal that of the eager run"):
+        step(np.eye(3, dtype="float32"))
+
+
+@native
+def test_a_gradient_of_rounding_errors_alone_is_no_difference():
+    """Adam divides it by its size, so that fused and eager steps of it have different signs."""
+    rng = np.random.default_rng(0)
+    w = tn.tensor(rng.normal(size=(40, 30)).astype("float32"), requires_grad=True)
+    optimizer = tn.optim.Adam([w])
+    x = rng.normal(size=(64, 40)).astype("float32")
+
+    @tn.capture(executor="native")
+    def step(x):
+        optimizer.zero_grad()
+        y = x @ w
+        loss = ((y - y.mean(axis=0)).sum(axis=0) * 1.0).sum()  # 0 whatever w is
+        loss.backward()
+        optimizer.step()
+
+    for _ in range(4):
+        step(x)
+
+
+@native
+def test_numbers_that_a_program_takes_for_zero_are_no_difference():
+    half = tn.capture(lambda x: x * 0.5, executor="native")
+    x = np.full(10, 1e-38, "float32")
+    for _ in range(3):
+        assert (abs(half(x).numpy()) < 1e-37).all()
+
+
+@native
+def test_a_program_that_is_bound_again_uses_no_more_threads_than_its_scratch_is_for():
+    tn.set_num_threads(1)
+    w, v = tn.tensor(np.ones((1400, 600), "float32"), requires_grad=True), tn.tensor(np.ones((100, 600), "float32"))
+    product = tn.capture(lambda: w.grad @ v.T, executor="native")
+    for threads in (1, 1, 1, 2, 2):
+        tn.set_num_threads(threads)
+        w.grad = None  # the next one has memory of its own
+        (w * 2.0).sum().backward()
+        assert (product().numpy() == 1200).all()

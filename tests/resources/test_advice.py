@@ -35,7 +35,7 @@ GOOD = {
         "matrix_product": {"one_thread_gflop_per_s": 180.0},
     },
     "programs": {
-        "executor": "native",
+        "executor": {"name": "native", "obstacle": None},
         "threads": {"count": 4},
         "kernel_cache": {"private": True},
     },
@@ -93,7 +93,9 @@ SPEAKS = {
         (but(blas__pools=[pool("openblas", 4), pool("openblas", 4)]), ["2 libraries", "threadpool_limits"]),
         (but(blas__pools=[pool("openblas", 4), pool("libgomp", 2, "openmp", None)]), ["openblas (4), libgomp (2)"]),
     ],
-    "no_compiled_programs": [(but(programs__executor="numpy"), ["numba", "pip install 'tinynet[cpu]'"])],
+    "no_compiled_programs": [
+        (but(programs__executor={"name": "numpy", "obstacle": "no numba"}), ["no numba", "pip install 'tinynet[cpu]'"]),
+    ],
     "kernels_are_not_kept": [
         (but(programs__kernel_cache={"private": False, "refused": "others may write to /x"}), ["/x", "TINYNET_CACHE"]),
     ],

@@ -48,15 +48,11 @@ def test_threads_and_who_says_so(monkeypatch):
 
 @pytest.fixture
 def kernels_in(tmp_path, monkeypatch):
-    """A cache of compiled kernels of the test's own; which folder it is, is asked once per process, so ask anew."""
+    """A cache of compiled kernels of the test's own."""
     if not software.available("native"):
         pytest.skip("numba is not installed")
-    from tinynet.kernels.cpu.native import machine as native
-
     monkeypatch.setenv("TINYNET_CACHE", str(tmp_path / "kernels"))
-    native.cache_folder.cache_clear()
-    yield tmp_path / "kernels"
-    native.cache_folder.cache_clear()
+    return tmp_path / "kernels"
 
 
 def test_the_folder_of_kernels_is_described(kernels_in):
@@ -82,10 +78,17 @@ def test_a_folder_that_others_may_write_to_is_refused_with_the_reason(kernels_in
     assert not found["private"] and found["refused"] == f"others may write to {kernels_in}"
 
 
-def test_a_folder_that_cannot_be_used_is_refused_with_the_reason(tmp_path):
-    (tmp_path / "file").touch()
-    assert software.refusal(tmp_path / "file") == f"{tmp_path / 'file'} is no folder"
-    assert software.refusal(tmp_path / "file" / "inside") == f"{tmp_path / 'file' / 'inside'} cannot be made"
+def test_without_a_home_directory_there_is_no_folder_of_kernels(kernels_in, monkeypatch):
+    monkeypatch.setenv("TINYNET_CACHE", "~no-such-user")
+    found = software.kernel_cache()
+    assert (found["path"], found["private"], found["refused"]) == ("none", False, "there is no home directory")
+
+
+def test_the_executor_says_why_it_is_not_native(monkeypatch):
+    monkeypatch.setattr(software, "obstacle", lambda target: None)
+    assert software.executor() == {"name": "native", "obstacle": None}
+    monkeypatch.setattr(software, "obstacle", lambda target: "numba does not fit")
+    assert software.executor() == {"name": "numpy", "obstacle": "numba does not fit"}
 
 
 def test_without_numba_there_are_no_kernels_to_describe(monkeypatch):

@@ -182,8 +182,10 @@ def _product(value: dict, facts: Facts) -> str:
     return f"{', '.join(parts)}; {measure.SIZE} x {measure.SIZE} x {measure.SIZE}, float32"
 
 
-def _executor(value: str, facts: Facts) -> str:
-    return {"native": "native: compiled kernels, one call per step", "numpy": "numpy: one call after the other"}[value]
+def _executor(value: dict, facts: Facts) -> str:
+    if value["name"] == "native":
+        return "native: compiled kernels, one call per step"
+    return f"numpy: one call after the other\nnot native: {value['obstacle']}"
 
 
 def _threads(value: dict, facts: Facts) -> str:

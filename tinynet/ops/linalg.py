@@ -68,6 +68,34 @@ matmul = Op(
     a vector on the left is a row, on the right a column, and its axis is dropped from the result.""",
 )  # fmt: skip
 
+
+def _masked_rule(a, b, h):
+    out = _matmul_rule(a, b)
+    if same_dtype("masked_matmul", a, b, h) and h != out:
+        raise ShapeError("masked_matmul", expected=f"h of the product's shape {out.shape}", got=str(h.shape))
+    return out
+
+
+def _masked_split(n, axes, /, a, b, h):
+    cut = splitting.matrices(n, axes[:2], a, b)
+    if cut is None or cut.combine != splitting.JOIN or axes[2] not in (None, cut.axis):
+        return None
+    return cut._replace(cuts=(*cut.cuts, cut.axis))
+
+
+def _masked_samples(n):
+    for low, high in ((-1.0, -0.5), (0.5, 1.0)):  # far from 0, where the mask changes
+        yield Sample((Arg((3, 2)), Arg((2, n)), Arg((3, n), low, high)))
+        yield Sample((Arg((n, 3)), Arg((3, 4)), Arg((n, 4), low, high)))
+    yield Sample((Arg((2, n, 3)), Arg((3, 4)), Arg((2, n, 4))))
+
+
+masked_matmul = Op(
+    "masked_matmul", "a b h", _masked_rule, samples=_masked_samples, split=_masked_split, public=False,
+    flops=lambda out, a, b, h: out.size * (2 * a.shape[-1] + 1),
+    doc="""a @ b where h > 0, and 0 elsewhere: the gradient through a rectifier whose output h was kept.""",
+)  # fmt: skip
+
 # Activations whose derivative is a function of their output: linear can apply one without keeping what it applied to.
 _FROM_OUTPUT = {op.name: op for op in (relu, tanh, sigmoid) if op.keep == {"y"}}
 

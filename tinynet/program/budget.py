@@ -50,7 +50,7 @@ def within(graph: Graph, memory: int | None, fuse: bool, target: str) -> tuple[G
     Raises:
         PlanError: nothing fits; the message names the least budget that would do, and what stood in the way.
     """
-    plain = compiled(graph, fuse)
+    plain = compiled(graph, fuse, target=target)
     if memory is None:
         return plain, []
     whole, least, reason = workspace_bound(plain, target), [], ""
@@ -111,7 +111,7 @@ class _Search:
         self._leanest: tuple[int, Callable[[], Graph]] | None = None
 
     def compiled(self, graph: Graph, change: Callable[[Graph], Graph] | None = None) -> Graph:
-        return compiled(graph, self.fuse, change, self.tile)
+        return compiled(graph, self.fuse, change, self.tile, self.target)
 
     def fits(self, graph: Graph, whole: Callable[[], Graph] | None = None) -> bool:
         """Whether a compiled graph keeps to the budget: as it would be planned, or, if it stands for a larger one that

@@ -13,6 +13,8 @@ from tinynet.kernels.tiles import TILE_BYTES
 from . import passes
 from .graph import Graph
 
+_MASK_IN_CACHE = ("native", "cuda")  # targets whose products can do that; elsewhere it would only move scratch
+
 
 def simplify(graph: Graph) -> None:
     """What is worth doing once, before anything is chosen: constants, repetitions, dead code."""
@@ -23,31 +25,37 @@ def simplify(graph: Graph) -> None:
     passes.remove_dead(graph)
 
 
-def finish(graph: Graph, fuse: bool, tile_bytes: int = TILE_BYTES) -> None:
-    """The rest of the way: updates early, fusion, results in place of what dies."""
+def finish(graph: Graph, fuse: bool, tile_bytes: int = TILE_BYTES, target: str | None = None) -> None:
+    """The rest of the way: updates early, fusion, results where they are wanted or in place of what dies."""
     passes.hoist_updates(graph)
     if fuse:
         passes.apply_activations(graph)
         passes.join_cross_entropy(graph)
         passes.fuse_elementwise(graph)
-        passes.tile_updates(graph, tile_bytes)
+        if target in _MASK_IN_CACHE:
+            passes.mask_products(graph)
+    passes.forward_results(graph)
+    if fuse:
+        passes.tile_updates(graph, tile_bytes, target)
     passes.remove_dead(graph)
     passes.write_in_place(graph)
 
 
 def compiled(
-    graph: Graph, fuse: bool, change: Callable[[Graph], Graph] | None = None, tile_bytes: int = TILE_BYTES
-) -> Graph:
+    graph: Graph, fuse: bool, change: Callable[[Graph], Graph] | None = None, tile_bytes: int = TILE_BYTES,
+    target: str | None = None,
+) -> Graph:  # fmt: skip
     """A new graph that computes what ``graph`` does.
 
     Args:
         graph: as ``simplify`` left it; it is not changed.
         fuse: whether rounding may change.
         change: what is to be done between, on a copy.
-        tile_bytes: of what is computed in tiles, how much is held at a time.
+        tile_bytes: of what is computed in tiles, how much is held at a time, at most.
+        target: whose kernels will run it; None for any.
     """
     graph = graph.copy()
     if change is not None:
         graph = change(graph)
-    finish(graph, fuse, tile_bytes)
+    finish(graph, fuse, tile_bytes, target)
     return graph

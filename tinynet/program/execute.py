@@ -2,12 +2,13 @@
 
 All temporaries, inputs and scratch lie in one arena, allocated once. Running copies the inputs into their slots, makes
 the calls that the kernels were bound to, in order, and copies the results out; nothing else is allocated. On a target
-whose calls can be linked (``native``), those that follow each other are one. A program belongs to one caller at a time.
-What a program looks like is in ``listing``.
+whose calls can be linked (``native``), those that follow each other are one. A program belongs to one caller at a time,
+and another one waits. What a program looks like is in ``listing``.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 
 from tinynet.backend import as_dtype, get_backend
@@ -37,12 +38,13 @@ class Program:
         plan: its memory.
         target: as given.
         bound: register -> array, of the externals of the last run; another dict each time that some are others.
+        lock: held by whoever runs it.
     """
 
     def __init__(self, graph: Graph, effort: float = 1.0, notes: Sequence[str] = (), target: str | None = None):
         self.backend = get_backend(graph.backend)
         self.target = target or self.backend.target
-        self.graph, self.notes = graph, tuple(notes)
+        self.graph, self.notes, self.lock = graph, tuple(notes), threading.RLock()
         self.plan = MemoryPlan(graph, self.target, effort=effort)
         offsets, scratch = self.plan.offsets, self.plan.scratch
         places = [(at, *graph.spec(storage)) for storage, at in offsets.items()]
@@ -102,8 +104,9 @@ class Program:
         Raises:
             The typed errors of operations that check values, before anything is written.
         """
-        self._bind_to(externals)
-        return self._run(*inputs)
+        with self.lock:
+            self._bind_to(externals)
+            return self._run(*inputs)
 
     def fill(self, inputs: Sequence[object], externals: dict[int, object] | None = None) -> None:
         """What comes first in ``run``: the inputs go to their slots, and values are checked."""
@@ -119,6 +122,17 @@ class Program:
             with self.backend.quiet():
                 for function, arguments in self._linked:
                     function(*arguments)
+
+    def write_locked(self, source: Source, inputs: Sequence[str], before=(), after=()) -> list[str]:
+        """As ``write``, with the lock held; ``before`` and ``after`` are further lines."""
+        source.add(f"with {source.name(self.lock)}:")
+        for line in before:
+            source.add(line)
+        results = self.write(source, inputs)
+        for line in after:
+            source.add(line)
+        source.end()
+        return results
 
     def write(self, source: Source, inputs: Sequence[str]) -> list[str]:
         """Adds the lines of a run, as the program is bound now, to a function; gives the names of the results in it.
@@ -205,12 +219,11 @@ class Program:
         inputs = [f"a{i}" for i in range(len(self._input_slots))]
         filling, running, serving = Source(), Source(), Source()
         self._write_filling(filling, inputs)
-        filling.add("pass")
         running.add(f"return [{', '.join(self.write(running, inputs))}]")
         for array, slot in zip(inputs, self._input_slots):
             refuse = f"{serving.name(self._refuse_array)}({array}, {serving.name(slot)})"
             serving.add(f"if {array}.shape != {slot.shape} or {array}.dtype != {serving.name(slot.dtype)}: {refuse}")
-        results = self.write(serving, inputs)
+        results = self.write_locked(serving, inputs)
         serving.add(f"return {results[0] if len(results) == 1 else ', '.join(results) or '()'}")
         self._fill, self._run, self._serve = (each.function(*inputs) for each in (filling, running, serving))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from tinynet.backend import SHADOWS, Shadow
 from tinynet.memory import Lifetime, Offsets, check_plan, lower_bound, memory_map, plan_offsets
 
 from .graph import INPUT, Graph
@@ -106,16 +107,27 @@ def _items(graph: Graph, target: str) -> tuple[list[Lifetime], list[int], list[i
             name = f"{register.name} {maker.op.name}"
             items.append(Lifetime(first, last, register.spec.nbytes, name, _TAGS[maker.phase]))
     places = []
+    layouts = _layouts(graph)
     for i, each in enumerate(graph.instructions):
-        nbytes = 0 if each.view else scratch_bytes(graph, each, target)
+        nbytes = 0 if each.view else _scratch_bytes(layouts, each, target)
         if nbytes:
             items.append(Lifetime(i, i, nbytes, f"scratch of {each.op.name}", "scratch"))
             places.append(i)
     return items, list(lifetimes), places
 
 
-def scratch_bytes(graph: Graph, each, target: str) -> int:
+def _layouts(graph: Graph) -> dict[int, Shadow]:
+    """How each register lies in memory: side by side, or as a view of what does."""
+    found = {register.index: Shadow(*register.spec) for register in graph.registers}
+    for each in graph.instructions:
+        if each.view:
+            found[each.outputs[0]] = each.op.view(SHADOWS, found[each.inputs[0]], **each.attributes)[0]
+    return found
+
+
+def _scratch_bytes(layouts: dict[int, Shadow], each, target: str) -> int:
     """What the kernel of an instruction takes beside its result."""
-    outs = tuple(graph.spec(register) for register in each.outputs)
+    outs = tuple(layouts[register] for register in each.outputs)
     kernel = each.op.kernel(target, outs[0].dtype)
-    return kernel.scratch_bytes(outs[0] if len(outs) == 1 else outs, *graph.operands(each), **each.attributes)
+    inputs = (layouts[register] for register in each.inputs)
+    return kernel.scratch_bytes(outs[0] if len(outs) == 1 else outs, *inputs, **each.attributes)

@@ -35,11 +35,13 @@ class Source:
 
     def end(self) -> None:
         """Ends what the last open line with a colon began."""
+        if self._lines[-1].endswith(":"):
+            self.add("pass")
         self._depth -= 1
 
     def function(self, *parameters: str) -> Callable:
         """The function."""
-        exec("\n".join([f"def written({', '.join(parameters)}):", *self._lines]), self.names)
+        exec("\n".join([f"def written({', '.join(parameters)}):", *(self._lines or ["    pass"])]), self.names)
         return self.names.pop("written")
 
 

@@ -8,12 +8,11 @@ interrupted and one that was not come to the same numbers. When to trace and whe
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from tinynet.errors import ArgumentError, CaptureError
-from tinynet.kernels import available
+from tinynet.errors import ArgumentError, CaptureError, MissingExtraError
+from tinynet.kernels import obstacle
 from tinynet.ops import door
 from tinynet.tensor import Tensor
 
@@ -23,12 +22,9 @@ from .compile import simplify
 from .execute import Program
 from .guards import NOTHING_THERE
 from .listing import profile
+from .proof import changed_alike, close, difference, largest, run_from_before, same_bits
 from .source import Source, all_of
 from .trace import GradientOf, Trace
-
-# How far a fused program may be from the eager step, of the largest element of a result, and of all results.
-# Fusion changes the order of sums; their rounding errors stay far below this, and an error in a pass does not.
-TOLERANCE = {"float32": (1e-3, 1e-4), "float64": (1e-9, 1e-10)}
 
 MISSED = object()  # what a shortcut gives for a call that it does not know
 
@@ -47,24 +43,33 @@ class Options(NamedTuple):
     executor: str | None = None
 
 
-def targets_for(options: Options, backend) -> tuple[str, ...]:
+def targets_for(options: Options, backend, dtypes: Iterable) -> tuple[str, ...]:
     """Whose kernels may run a program, in the order of preference.
 
     Where no executor is asked for: compiled ones, if they can be had and rounding may change.
 
+    Args:
+        dtypes: of all that the program computes.
+
     Raises:
-        ArgumentError: native kernels on a backend that has none, or without what compiles them.
+        ArgumentError: native kernels on a backend that has none.
+        MissingExtraError: native kernels without what runs them, or compiles those that are not kept.
     """
-    there = backend.target == "numpy" and available("native")
-    if options.executor == "native" and not there:
+    asked = options.executor == "native"
+    if not asked and (options.executor is not None or not options.fuse or backend.target != "numpy"):
+        return (backend.target,)
+    if backend.target != "numpy":
         raise ArgumentError(
-            "capture", expected="arrays of NumPy, and numba, for executor='native'",
-            got=f"backend {backend.name}" if backend.target != "numpy" else "no numba",
-            mend="pip install 'tinynet[cpu]', or leave the executor out",
+            "capture", expected="arrays of NumPy for executor='native'", got=f"backend {backend.name}",
+            mend="leave the executor out",
         )  # fmt: skip
-    if options.executor == "native":
-        return ("native",)
-    return ("native", "numpy") if options.executor is None and options.fuse and there else (backend.target,)
+    missing = next(filter(None, (obstacle("native", dtype) for dtype in sorted(set(map(str, dtypes))))), None)
+    if asked and missing is not None:
+        raise MissingExtraError(
+            "capture", expected="compiled kernels for executor='native'", got=f"none ({missing})",
+            mend="install tinynet[cpu], or leave the executor out",
+        )  # fmt: skip
+    return ("native",) if asked else ("native", "numpy") if missing is None else ("numpy",)
 
 
 class Variant:
@@ -82,12 +87,12 @@ class Variant:
 
     def __init__(self, trace: Trace, result, call: Call, options: Options):
         self.trace, self.settled = trace, not options.verify
-        self._lock = threading.Lock()
         self.objects = call.objects  # alive, so that their identities stay theirs
         self.results = Results(result, trace, call, options.keep_grads)
         base = trace.graph.copy()
         simplify(base)
-        graph, notes, target = fitting(base, options.memory, options.fuse, targets_for(options, call.backend))
+        targets = targets_for(options, call.backend, (each.spec.dtype for each in base.registers))
+        graph, notes, target = fitting(base, options.memory, options.fuse, targets)
         self.program = Program(graph, notes=notes, target=target)
         self._rounds = options.fuse or target != call.backend.target  # other bits than those of eager mode
         written = graph.written()
@@ -117,7 +122,7 @@ class Variant:
 
     def run(self, call: Call):
         """A call of the program, which applies."""
-        with self._lock:
+        with self.program.lock:
             externals = self._externals()
             self._refuse_overlaps(call, externals)
             for refresh in self.trace.refreshes:
@@ -168,7 +173,7 @@ class Variant:
             return _missed
         grads = [f"({name(t)}._grad is not None) is {there}" for t, there in trace.depends_on_grads]
         known = "kwargs" if not form.keywords else f"tuple(kwargs) != {form.keywords}"
-        missed, lock = f"return {name(MISSED)}", self._lock
+        missed = f"return {name(MISSED)}"
         source.add("try:")
         source.add(f"if {known} or len(args) != {form.count}: {missed}")
         for line in form.unpacked:
@@ -176,16 +181,12 @@ class Variant:
         source.add(f"if not ({all_of([*form.conditions, *trace.guards.conditions(source), *grads])}): {missed}")
         source.end()
         source.add(f"except {name(NOTHING_THERE)}: {missed}")
-        source.add(f"{name(lock.acquire)}()")  # half the time of a with
-        source.add("try:")
-        source.add(f"if {name(self.program)}.bound is not {name(self._binding)}: {missed}")
-        for refresh in trace.refreshes:
-            source.add(f"{name(refresh)}()")
-        arrays = self.program.write(source, form.arrays)
-        for counter in self._counters():
-            source.add(f"{name(counter)}[0] += 1")
-        source.end()
-        source.add(f"finally: {name(lock.release)}()")
+        arrays = self.program.write_locked(
+            source, form.arrays,
+            before=[f"if {name(self.program)}.bound is not {name(self._binding)}: {missed}",
+                    *(f"{name(refresh)}()" for refresh in trace.refreshes)],
+            after=[f"{name(counter)}[0] += 1" for counter in self._counters()],
+        )  # fmt: skip
         source.add(f"return {self._write_result(source, arrays)}")
         self._source = source  # for as long as the guards shall replace in it what has become another equal number
         return source.function("args", "kwargs")
@@ -202,7 +203,7 @@ class Variant:
 
     def profile(self, call: Call, repeats: int):
         """The profile of the program on a call's arguments; nothing is changed."""
-        with self._lock, door.paused():
+        with self.program.lock, door.paused():
             return profile(self.program, [leaf.array for leaf in call.leaves], self._externals(), repeats)
 
     def _externals(self) -> dict[int, object]:
@@ -236,22 +237,28 @@ class Variant:
     def _verify_bits(self, program: Program, trace: Trace, call: Call) -> None:
         """Raises CaptureError unless a program without fusion leaves every bit as the eager run of the trace did."""
         backend, graph = program.backend, program.graph
-        outputs, state, inputs = _run_from_before(program, trace, call)
+        outputs, state, inputs = run_from_before(program, trace, call)
         pairs = [(f"result {i}", ours, theirs) for i, (ours, theirs) in enumerate(zip(outputs, self.results.eager))]
         pairs += [(f"tensor {graph.registers[r].name}", state[r], trace.arrays[r]) for r in self.written]
         pairs += [(f"argument {i}", inputs[i], call.leaves[i].array) for i in self.written_inputs]
         for what, ours, theirs in pairs:
-            if not _same_bits(backend, ours, theirs):
-                raise _difference(what)
+            if not same_bits(backend, ours, theirs):
+                raise difference(what)
 
     def _verify_results(self, trace: Trace, results: Results, call: Call) -> None:
-        """Raises CaptureError unless the fused program gives the results of the eager run of the trace, to rounding."""
-        outputs, _, _ = _run_from_before(self.program, trace, call)
-        backend = self.program.backend
-        everything = max((_largest(backend, each) for each in results.eager), default=0.0)
+        """Raises CaptureError unless the fused program gives and leaves what the eager run did, to rounding."""
+        outputs, state, inputs = run_from_before(self.program, trace, call)
+        backend, graph = self.program.backend, self.program.graph
+        left = [(f"tensor {graph.registers[r].name}", r, state[r], trace.arrays[r]) for r in self.written]
+        left += [(f"argument {i}", graph.inputs[i], inputs[i], call.leaves[i].array) for i in self.written_inputs]
+        given = max((largest(backend, each) for each in results.eager), default=0.0)
+        everything = max((largest(backend, theirs) for *_, theirs in left), default=0.0)
         for i, (ours, theirs) in enumerate(zip(outputs, results.eager)):
-            if not _close(backend, ours, theirs, everything):
-                raise _difference(f"result {i}")
+            if not close(backend, ours, theirs, given):
+                raise difference(f"result {i}")
+        for what, register, ours, theirs in left:
+            if not changed_alike(backend, trace.before[register], ours, theirs, max(given, everything)):
+                raise difference(what)
 
     def settle(self, trace: Trace, result, call: Call, options: Options, name: str) -> None:
         """Proves the program against a second call; it may be relied on then.
@@ -281,7 +288,7 @@ class Variant:
             difference = (
                 f"{yours[at].strip()} where it was {ours[at].strip()}{lines[at - 1] if 0 < at <= len(lines) else ''}"
             )
-        elif any(not _same_bits(mine.backend, a, trace.graph.constants[r]) for r, a in mine.graph.constants.items()):
+        elif any(not same_bits(mine.backend, a, trace.graph.constants[r]) for r, a in mine.graph.constants.items()):
             difference = "a constant with other numbers"
         elif any(tensor.array is not trace.externals[r].array for r, tensor in mine.externals.items()):
             difference = "another tensor"
@@ -290,48 +297,3 @@ class Variant:
                 f"capture of {name}", expected="the same operations at each call", got=difference,
                 mend="pass what Python computes anew as an argument tensor; use tn.nn.Dropout for randomness",
             )  # fmt: skip
-
-
-def _run_from_before(program: Program, trace: Trace, call: Call):
-    """A run of a program from what there was before the eager one: outputs, and the tensors and arguments after.
-
-    What the eager run wrote to was copied before it; the program writes to copies of those.
-    """
-    before = {register: program.backend.copy(array) for register, array in trace.before.items()}
-    state = trace.arrays | before
-    state = {register: state[register] for register in trace.externals}
-    inputs = [before.get(r, leaf.array) for r, leaf in zip(program.graph.inputs, call.leaves)]
-    return program.run(inputs, state), state, inputs
-
-
-def _difference(what: str) -> CaptureError:
-    return CaptureError(
-        "capture", expected=f"{what} of the program to equal that of the eager run", got="other numbers",
-        mend="the step does something that operations do not show; call it without capture",
-    )  # fmt: skip
-
-
-def _same_bits(backend, a, b) -> bool:
-    a, b = backend.to_host(a), backend.to_host(b)
-    bits = f"u{a.dtype.itemsize}"
-    return bool((a.view(bits) == b.view(bits)).all())
-
-
-def _largest(backend, array) -> float:
-    """The largest finite magnitude, 0 where there is none."""
-    host = backend.to_host(array)
-    if host.dtype.kind != "f" or not host.size:
-        return 0.0
-    magnitude = abs(host)
-    return float(magnitude.max(initial=0.0, where=magnitude < float("inf")))
-
-
-def _close(backend, ours, theirs, everything: float) -> bool:
-    """Whether floating results agree to ``TOLERANCE`` where both are finite; others hang on the last bit, as argmax."""
-    a, b = backend.to_host(ours), backend.to_host(theirs)
-    if b.dtype.kind != "f":
-        return True
-    relative, absolute = TOLERANCE[b.dtype.name]
-    finite = (abs(a) < float("inf")) & (abs(b) < float("inf"))
-    near = abs(a - b) <= relative * _largest(backend, theirs) + absolute * everything
-    return bool((near | ~finite).all())

@@ -145,11 +145,12 @@ def several_pools_of_threads(facts: Facts) -> Advice | None:
 
 @check
 def no_compiled_programs(facts: Facts) -> Advice | None:
-    if known(facts, "programs", "executor") != "numpy":
+    if known(facts, "programs", "executor", "name") != "numpy":
         return None
+    why = known(facts, "programs", "executor", "obstacle")
     return Advice(
-        "programs run on the numpy executor, one NumPy call after the other: numba is not installed",
-        "pip install 'tinynet[cpu]'",
+        f"programs run on the numpy executor, one NumPy call after the other: {why}",
+        "pip install 'tinynet[cpu]', with versions of numba and NumPy that fit",
     )
 
 

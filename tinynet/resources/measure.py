@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from tinynet.backend import get_backend
-from tinynet.kernels import available
+from tinynet.kernels import available, obstacle
 
 from . import machine
 from .facts import Unknown
@@ -29,7 +29,7 @@ _MOST, _LEAST, _QUICK = 512 * 2**20, 64 * 2**20, 16 * 2**20  # bytes of each of 
 def peak(seconds: float) -> dict:
     """Fused multiply-adds of one core that wait for nothing, a multiply-add counted as two operations."""
     if not available("native"):
-        raise Unknown("needs numba: install tinynet[cpu]")
+        raise Unknown(f"needs numba, in tinynet[cpu]; {obstacle('native')}")
     from tinynet.kernels.cpu.native import peak
 
     return {f"{dtype}_gflop_per_s": peak(dtype, seconds=seconds) / 1e9 for dtype in ("float32", "float64")}

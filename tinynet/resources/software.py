@@ -13,18 +13,16 @@ import os
 import platform
 import re
 import shutil
-import stat
 from pathlib import Path
 
 from tinynet.backend import get_backend
 from tinynet.errors import TinynetError
-from tinynet.kernels import available
+from tinynet.kernels import available, obstacle
 
 from . import machine
 from .facts import Unknown
 
 _STEERING = ("OPENBLAS_", "GOTO_", "OMP_", "MKL_", "BLIS_", "VECLIB_", "NUMBA_", "TINYNET_", "NPY_DISABLE")
-_NEEDS_NUMBA = "needs numba: install tinynet[cpu]"
 
 
 # ---- BLAS ----
@@ -65,9 +63,10 @@ def blas() -> dict:
 # ---- the executor and what it has compiled ----
 
 
-def executor() -> str:
-    """What runs captured programs on this processor."""
-    return "native" if available("native") else "numpy"
+def executor() -> dict:
+    """What runs captured programs on this processor, and why that is not compiled kernels."""
+    why = obstacle("native")
+    return {"name": "native" if why is None else "numpy", "obstacle": why}
 
 
 def vectors() -> dict:
@@ -94,34 +93,21 @@ def threads() -> dict:
 def kernel_cache() -> dict:
     """The folder of compiled kernels: for which elements, how large, and what older versions have left beside it."""
     if not available("native"):
-        raise Unknown(_NEEDS_NUMBA)
-    from tinynet.kernels.cpu.native.machine import cache_folder, cache_root
+        raise Unknown(f"needs numba, in tinynet[cpu]; {obstacle('native')}")
+    from tinynet.kernels.cpu.native.machine import cache_folder, cache_refusal, cache_root
 
     folder, root = cache_folder(), cache_root()
     older = [path for path in sorted(root.glob("native-*")) if path != folder and path.is_dir()] if folder else []
     libraries = folder.glob("library-*-*.o") if folder else ()
     return {
-        "path": str(folder or root),
+        "path": str(folder or root or "none"),
         "private": folder is not None,
-        "refused": None if folder else refusal(root),
+        "refused": cache_refusal(),
         "bytes": bytes_in(folder) if folder else 0,
         "compiled_float_bits": sorted({int(path.name.split("-")[1]) for path in libraries}),
         "older_folders": [path.name for path in older],
         "older_bytes": sum(map(bytes_in, older)),
     }
-
-
-def refusal(root: Path) -> str:
-    """Why kernels are not kept under ``root``, as far as that can be seen from outside."""
-    if not root.exists():
-        return f"{root} cannot be made"
-    if not root.is_dir():
-        return f"{root} is no folder"
-    if not os.access(root, os.W_OK | os.X_OK):
-        return f"{root} cannot be written to"
-    if root.stat().st_mode & 0o022 and not root.stat().st_mode & stat.S_ISVTX:
-        return f"others may write to {root}"
-    return f"the folder in {root} belongs to another user, or others may open it"
 
 
 def bytes_in(folder: Path) -> int:

@@ -178,7 +178,7 @@ class _Planner:
         self.shape, self.target_shape = shape, target_shape
         first = model.parameters()[0]
         self.backend, self.dtype = first.backend, first.dtype
-        self.targets = targets_for(options, self.backend)
+        self.targets = targets_for(options, self.backend, (self.dtype,))
         self.parameters = sum(p.nbytes for p in model.parameters())
         self.moments = sum(view.nbytes for views in optimizer._moments.values() for view in views)
 
@@ -187,7 +187,7 @@ class _Planner:
 
     def lean(self, batch_size: int) -> StepPlan:
         """The plan that takes least without more work."""
-        graph = compiled(self._graph(batch_size), self.fuse, tile_bytes=SMALLEST_TILE)
+        graph = compiled(self._graph(batch_size), self.fuse, tile_bytes=SMALLEST_TILE, target=self.targets[0])
         return StepPlan(graph, [], self.targets[0], batch_size, self)
 
     def _graph(self, n: int) -> Graph:

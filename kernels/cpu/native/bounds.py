@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from .instructions import Instruction, Table
+from .layouts import index_kind
 
 
 def screen(ranges: Sequence[tuple[np.ndarray, int, int]]) -> Callable[[], bool] | None:
@@ -20,8 +21,8 @@ def screen(ranges: Sequence[tuple[np.ndarray, int, int]]) -> Callable[[], bool] 
     found = np.zeros(len(ranges), np.int64)
     table = Table(
         Instruction(
-            "outside", 4, (found[i:].ctypes.data, array.ctypes.data, array.size, array.itemsize,
-                           int(array.dtype.kind == "i"), low, high), keep=(found, array),
+            "outside", 4, (found[i:].ctypes.data, array.ctypes.data, array.size, array.itemsize, index_kind(array), low,
+                           high), keep=(found, array),
         ) for i, (array, low, high) in enumerate(ranges)
     )  # fmt: skip
     run, address, counts = table.library.run, table.address, memoryview(found)

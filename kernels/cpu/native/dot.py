@@ -10,23 +10,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .emit import I32, Code, choose, function, number
+from .emit import Code, choose, function, number
 
 ROWS, TURN = 4, 2
-
-
-def total(code: Code, vector):
-    """The sum of the lanes, halves first."""
-    lanes, builder = code.lanes, code.builder
-    while lanes > 1:
-        lanes //= 2
-        order = [[*range(start, start + lanes)] for start in (0, lanes)]
-        low, high = (
-            builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined),
-                                   ir.Constant(ir.VectorType(I32, lanes), each)) for each in order
-        )  # fmt: skip
-        vector = builder.fadd(low, high)
-    return builder.extract_element(vector, ir.Constant(I32, 0))
 
 
 def write_dot(size: int, lanes: int, rows: int):
@@ -58,7 +44,7 @@ def write_dot(size: int, lanes: int, rows: int):
         last = step(lambda address: code.load_masked(address, mask), a, x, sums[:rows])
         add = builder.icmp_signed("!=", accumulate, number(0))
         for i in range(rows):
-            value = total(code, builder.fadd(last[i], sums[rows + i]))
+            value = code.across(builder.fadd(last[i], sums[rows + i]), builder.fadd)
             address = code.pointer(code.at(c, code.times(c_row, i)) if i else c, code.element)
             before = builder.block
             with builder.if_then(add):

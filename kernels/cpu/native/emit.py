@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-I1, I32, I64, VOID = ir.IntType(1), ir.IntType(32), ir.IntType(64), ir.VoidType()
+I1, I32, I64, VOID, DOUBLE = ir.IntType(1), ir.IntType(32), ir.IntType(64), ir.VoidType(), ir.DoubleType()
 
 
 def number(value: int) -> ir.Constant:
@@ -108,6 +108,26 @@ class Code:
         """a b + c: fused where the processor does that as fast as it multiplies."""
         function = self.declare(f"llvm.fmuladd.{self.suffix}", self.vector, [self.vector] * 3)
         return self.builder.call(function, [a, b, c])
+
+    def across(self, vector, combine):
+        """One element of a vector: halves are combined until one lane is left."""
+        lanes, builder = self.lanes, self.builder
+        while lanes > 1:
+            lanes //= 2
+            orders = (ir.Constant(ir.VectorType(I32, lanes), list(range(start, start + lanes))) for start in (0, lanes))
+            undefined = ir.Constant(vector.type, ir.Undefined)
+            vector = combine(*[builder.shuffle_vector(vector, undefined, order) for order in orders])
+        return builder.extract_element(vector, ir.Constant(I32, 0))
+
+    def as_double(self, element):
+        return element if self.size == 8 else self.builder.fpext(element, DOUBLE)
+
+    def as_element(self, double):
+        return double if self.size == 8 else self.builder.fptrunc(double, self.element)
+
+    def everywhere(self, double):
+        """A double, rounded to the type of elements, in all lanes."""
+        return self.spread(self.as_element(double))
 
     def at(self, address, *offsets):
         """address + offsets: each an int64 value or a Python integer."""

@@ -29,6 +29,8 @@ class Instruction(NamedTuple):
         width: bits of a vector; None for the widest.
         keep: the arrays whose addresses are in the words, which have to live as long.
         note: why it is this one, for who asks.
+        lines: how many words after the first, which is a count of elements, are addresses of lines of so many: on a
+            part of each line it does the same as on all. 0 where that is not what it is.
     """
 
     operation: str
@@ -39,6 +41,7 @@ class Instruction(NamedTuple):
     cost: float = 0.0
     width: int | None = None
     note: str = ""
+    lines: int = 0
 
     def encoded(self) -> list[int]:
         """All words but whether threads meet."""
@@ -47,7 +50,8 @@ class Instruction(NamedTuple):
 
 
 def _bits(value) -> int:
-    return struct.unpack("<q", struct.pack("<d", value))[0] if isinstance(value, float) else int(value)
+    number = isinstance(value, (float, np.floating))
+    return struct.unpack("<q", struct.pack("<d", value))[0] if number else int(value)
 
 
 class Table:

@@ -223,6 +223,7 @@ def _write_join(module: ir.Module, interpret: ir.Function) -> None:
     w = _Writer(module, "join", VOID, 3)
     table, threads, control = w.function.args
     w.builder.call(interpret, [table, number(0), threads, control])
+    w.store(w.load(control, layout.EPOCH), control, layout.FINISHED)
     w.builder.ret_void()
 
 

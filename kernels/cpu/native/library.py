@@ -72,28 +72,55 @@ def load(size: int, width: int | None = None) -> Library:
         width: bits of a vector; None for the widest of this processor.
 
     Raises:
-        ImportError: it has to be compiled, and numba is not installed.
+        ImportError: it has to be compiled, and numba cannot be imported; ``obstacle`` says so beforehand.
     """
     width = width or machine.widths()[0]
-    folder = machine.cache_folder()
-    if folder is None:
-        return Library(*_compile(size, width, None))
-    path = folder / f"library-{8 * size}-{width}.o"
+    path = _path(size, width)
+    if path is None:
+        return Library(*_compile(size, width))
     kept = _read(path)
     if kept is None:
-        with _only_one(folder / "lock"):
+        with only_one(path.with_name("lock")):
             kept = _read(path)  # another process may have been faster
             if kept is None:
-                kept = _compile(size, width, folder)
+                kept = _compile(size, width)
                 _write(path, *kept)
     return Library(*kept)
 
 
-def _compile(size: int, width: int, folder: Path | None) -> tuple[list[str], bytes]:
+@functools.cache
+def obstacle(size: int) -> str | None:
+    """Why ``load`` would fail for elements of this size; None where the library is kept, or can be compiled.
+
+    It imports numba where that would have to compile, and compiles nothing.
+    """
+    path = _path(size, machine.widths()[0])
+    if path is not None and _read(path) is not None:
+        return None
+    try:
+        import numba  # noqa: F401
+    except Exception as error:  # of whatever type: what numba is made of does not always fit
+        return f"numba cannot be imported: {error}"
+    return None
+
+
+def _path(size: int, width: int) -> Path | None:
+    """Where a library is kept; None where none is."""
+    folder = machine.cache_folder()
+    return None if folder is None else folder / f"library-{8 * size}-{width}.o"
+
+
+def _compile(size: int, width: int) -> tuple[list[str], bytes]:
     from .code import compiling, operations  # noqa: F401  (importing the operations files them)
 
-    kept = f"kept in {folder}" if folder else "not kept: there is no private folder for it; set TINYNET_CACHE"
-    print(f"tinynet: compiling kernels for this processor (float{8 * size}), once; {kept}", file=sys.stderr, flush=True)
+    refusal = machine.cache_refusal()
+    kept = f"kept in {machine.cache_folder()}"
+    if refusal is not None:
+        kept = f"not kept, because {refusal}; TINYNET_CACHE can name another folder"
+    print(
+        f"tinynet: compiling kernels for float{8 * size} on this processor, about 20 s for each element type, once; "
+        f"{kept}", file=sys.stderr, flush=True,
+    )  # fmt: skip
     start = time.perf_counter()
     code = compiling.object_code({name: make(size, width) for name, make in _makers.items()})
     print(f"tinynet: compiled in {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
@@ -129,25 +156,33 @@ def _read(path: Path) -> tuple[list[str], bytes] | None:
 
 
 def _write(path: Path, names: list[str], code: bytes) -> None:
-    """Keeps a library: whole, or not at all. A disk that is full costs the next process the compilation, no more."""
-    beside = path.with_suffix(f".{os.getpid()}")
+    """Keeps a library. A disk that is full costs the next process the compilation, no more."""
     content = " ".join(names).encode() + b"\n" + code
-    with contextlib.suppress(OSError):
-        try:
-            beside.write_bytes(hashlib.sha256(content).digest() + content)
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+    write_whole(path, hashlib.sha256(content).digest() + content)
+
+
+def write_whole(path: Path, content: bytes) -> bool:
+    """Writes a file whole, or not at all; whether it could."""
+    beside = path.with_suffix(f".{os.getpid()}-{os.urandom(4).hex()}")  # a folder may be shared by several machines
+    try:
+        beside.write_bytes(content)
+        beside.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        return False
+    return True
 
 
 @contextlib.contextmanager
-def _only_one(path: Path):
-    """One process at a time, where the system has locks for that."""
-    try:
-        import fcntl
-    except ImportError:
+def only_one(path: Path):
+    """One process at a time. Where the system or the file system has no locks, or the folder is read-only, all of them.
+
+    What is written is whole without that as well: a lock saves what others have done already.
+    """
+    with contextlib.ExitStack() as held:  # closing the file opens the lock
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            fcntl.flock(held.enter_context(open(path, "w")), fcntl.LOCK_EX)
         yield
-        return
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield  # closing the file opens the lock

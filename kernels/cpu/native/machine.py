@@ -1,7 +1,8 @@
 """What this processor has, the tiles that follow from it, and where compiled kernels are kept.
 
 The cache of compiled code is a folder of this user alone: its files are loaded as code. Its name holds a fingerprint of
-this package's sources, of numba, llvmlite and of the processor, because numba itself looks at one file of them only.
+all sources that the code is made of, of numba, llvmlite and of the processor, because numba itself looks at one file of
+them only.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import functools
 import hashlib
 import importlib.metadata
 import os
+import re
 import stat
 import sys
 from pathlib import Path
@@ -85,8 +87,39 @@ def second_level_cache() -> int:
 def fingerprint() -> str:
     parts = [sys.version, _version("numba"), llvmlite.__version__]
     parts += [llvm.get_host_cpu_name(), str(sorted(features().items()))]
-    parts += [path.read_text() for path in sorted(Path(__file__).parent.rglob("*.py"))]
-    return digest(parts)
+    return digest(parts + list(sources().values()))
+
+
+_IMPORT = re.compile(r"^from (\.+)([\w.]*) import \(?([\w\s,]+)", re.MULTILINE)
+
+
+def sources() -> dict[Path, str]:
+    """What compiled code is made of: this package, and the modules beyond it that the operations import from.
+
+    Imports are followed by their text: to import the operations would be to import numba.
+    """
+    own = Path(__file__).parent
+    found = {path: path.read_text() for path in sorted(own.rglob("*.py"))}
+    waiting = [path for path in found if path.parent == own / "code"]
+    seen = set(waiting)
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found[path] = path.read_text()
+        more = _imported(path, found[path]) - seen
+        waiting += sorted(more)
+        seen |= more
+    return found
+
+
+def _imported(path: Path, text: str) -> set[Path]:
+    """The modules of ``kernels`` that one of them imports from, or imports from a package."""
+    found = set()
+    for dots, module, names in _IMPORT.findall(text):
+        base = path.parents[len(dots) - 1].joinpath(*filter(None, module.split(".")))
+        of_package = (base / f"{name}.py" for name in re.findall(r"\w+", names))
+        found.update(filter(Path.is_file, of_package if base.is_dir() else (base.with_suffix(".py"),)))
+    return found
 
 
 def digest(parts: list[str]) -> str:
@@ -101,35 +134,55 @@ def _version(package: str) -> str:
         return "none"
 
 
-def cache_root() -> Path:
-    """Where kernels are kept: ``TINYNET_CACHE``, or a folder of the user's caches."""
-    chosen = os.environ.get("TINYNET_CACHE")
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinynet"
+def cache_root() -> Path | None:
+    """Where kernels are kept: ``TINYNET_CACHE``, or a folder of the user's caches; None for a user without a home."""
+    chosen, caches = os.environ.get("TINYNET_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(chosen).expanduser() if chosen else Path(caches or Path.home() / ".cache") / "tinynet"
+    except RuntimeError:
+        return None
 
 
-@functools.cache
 def cache_folder() -> Path | None:
     """The folder, made if need be; None where there is none that is this user's own.
 
     A folder of another user, or one that others may write to, could hold anything, and its content would be run.
     """
-    folder = cache_root() / f"native-{fingerprint()}"
+    root = cache_root()
+    return None if root is None or _refusal(root) else _folder_in(root)
+
+
+def cache_refusal() -> str | None:
+    """Why there is no ``cache_folder``; None where there is one."""
+    root = cache_root()
+    return "there is no home directory" if root is None else _refusal(root)
+
+
+def _folder_in(root: Path) -> Path:
+    return root / f"native-{fingerprint()}"
+
+
+@functools.cache
+def _refusal(root: Path) -> str | None:
+    folder = _folder_in(root)
     try:
-        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
-        found, around = folder.lstat(), folder.parent.stat()
-    except OSError:
-        return None
+        found, around = folder.lstat(), root.stat()
+    except FileExistsError as error:
+        return f"{error.filename} is no folder"
+    except OSError as error:
+        return f"{error.filename} cannot be made: {error.strerror}"
     if not stat.S_ISDIR(found.st_mode):
-        return None
+        return f"{folder} is no folder"
     if hasattr(os, "getuid"):
-        if found.st_uid != os.getuid() or found.st_mode & 0o077:
-            return None
+        if found.st_uid != os.getuid():
+            return f"{folder} belongs to another user"
+        if found.st_mode & 0o077:
+            return f"others may open {folder}"
         if around.st_mode & 0o022 and not around.st_mode & stat.S_ISVTX:  # others could put their folder in its place
-            return None
-    return folder
+            return f"others may write to {root}"
+    return None
 
 
 def compiled(signature, *closure: int):

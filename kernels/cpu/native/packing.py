@@ -115,6 +115,16 @@ def write_transposition(size: int, lanes: int):
     return write
 
 
+def parts(size: int, lanes: int, count: int) -> list[tuple[int, int]]:
+    """Vectors that make up ``count`` elements exactly: (lanes, offset in bytes) of each."""
+    found, at = [], 0
+    while at < count:
+        some = min(lanes, 1 << (count - at).bit_length() - 1)
+        found.append((some, at * size))
+        at += some
+    return found
+
+
 def write_deal(size: int, lanes: int, height: int):
     """Deals ``rows`` rows of ``pieces`` x ``height`` elements out to ``pieces`` strips, each ``height`` elements wide.
 
@@ -123,18 +133,15 @@ def write_deal(size: int, lanes: int, height: int):
 
     def write(builder, rows, pieces, source, source_row, target, target_next):
         code = Code(builder, size, 1)
-        parts, at = [], 0  # vectors that make up ``height`` exactly: masked ones would straddle cache lines
-        while at < height:
-            some = min(lanes, 1 << (height - at).bit_length() - 1)
-            parts.append((Code(builder, size, some), at * size))
-            at += some
+        # vectors that make up ``height`` exactly: masked ones would straddle cache lines
+        pieces_of = [(Code(builder, size, some), at) for some, at in parts(size, lanes, height)]
 
         def row(values):
             source, target = values
 
             def piece(values):
                 source, target = values
-                for vectors, offset in parts:
+                for vectors, offset in pieces_of:
                     vectors.store(vectors.load(code.at(source, offset)), code.at(target, offset))
                 return [code.at(source, height * size), code.at(target, target_next)]
 

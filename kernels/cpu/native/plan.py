@@ -16,7 +16,6 @@ ACTIVATIONS = (None, "relu", "tanh", "sigmoid")  # that an epilogue knows; an in
 DEPTH = 512
 LEAST_DEPTH = 128
 DEPTH_SMALL = 1024  # where all of B fits a quarter of the second-level cache
-DEPTH_A_TRANSPOSED = 256  # A transposed in place: each step of k is another row of it, in another cache line
 # Packing costs a pass over the operand. It is worth that for B from this many rows of A on, if B leaves the cache ...
 ROWS_WORTH_PACKING = 192
 # ... and for a transposed A from this many columns of B on, as long as the slab is not large itself.
@@ -25,28 +24,61 @@ LARGEST_SLAB = 8 * 2**20
 # Up to this many rows a packed panel of B is used at once, while the nearest cache still has it.
 ROWS_PER_PANEL = 256
 ALIGNMENT = 64
+COPIED_TILES = 2  # tiles whose part of a transposed A is copied at a time; the copies of more leave the nearest cache
+TURNED_TILES = 8  # rows of C' that are computed before they are transposed, in tiles
+MOVE = 16  # multiply-adds of a lane in the time that it takes to transpose an element, most of which are waiting
+
+IN_PLACE, PACKED, COPIED, TURNED = range(4)  # what is done with an operand: see ``product``
 
 
 class Blocks(NamedTuple):
-    """How a product is cut, and what of it is packed."""
+    """How a product is cut, and what is done with its operands.
+
+    ``a`` is read in place, packed, or copied on the way; ``b`` is read in place or packed, or the product is turned.
+    """
 
     kc: int
     nc: int
-    pack_a: bool
-    pack_b: bool
+    a: int
+    b: int
     scratch_bytes: int
+
+
+def line_bytes(count: int, size: int) -> int:
+    """Bytes from line to line of ``count`` elements: an odd number of cache lines, lest all fall into the same sets."""
+    return ((count * size + 63) // 64 | 1) * 64
 
 
 def slab_bytes(size: int, width: int, m: int, kc: int) -> int:
     """Bytes of scratch for a packed slab of A, whose strips stand before the block of B."""
     height = machine.tile(size, width).height
-    return -(-m // height) * (-(-height * kc * size // 64) | 1) * 64
+    return -(-m // height) * line_bytes(height * kc, size)
+
+
+def copied_rows(size: int, width: int) -> int:
+    """Rows of a transposed A that are copied at a time."""
+    return COPIED_TILES * machine.tile(size, width).height
+
+
+def turned_bytes(size: int, width: int, m: int, k: int, n: int, a_transposed: bool) -> int:
+    """Bytes of scratch of a turned product: some rows of C', and A' unless A lies so."""
+    rows = min(n, TURNED_TILES * machine.tile(size, width).height)
+    return (rows + (0 if a_transposed else k)) * line_bytes(m, size)
 
 
 def block_bytes(size: int, width: int, kc: int, nc: int) -> int:
     """Bytes of scratch for a packed block of B: panels that are all as wide as a tile."""
     _, breadth, lanes = machine.tile(size, width)
     return -(-nc // (breadth * lanes)) * breadth * lanes * kc * size
+
+
+def _turns(m: int, k: int, n: int, size: int, width: int, a_transposed: bool) -> bool:
+    """Whether to turn a product is less work than to pack its B, and A' stays in the cache."""
+    lanes = machine.tile(size, width).lanes  # what follows is in multiply-adds of one of them
+    whole_m, whole_n = (-(-count // lanes) * lanes for count in (m, n))
+    packing = k * m * whole_n + MOVE * k * n
+    turning = k * n * whole_m + MOVE * (m * n + (0 if a_transposed else m * k))
+    return turning < packing and m * k * size <= machine.second_level_cache() // 2
 
 
 def _even(count: int, most: int, unit: int = 1) -> int:
@@ -56,29 +88,34 @@ def _even(count: int, most: int, unit: int = 1) -> int:
 
 
 @functools.cache
-def blocks(m: int, k: int, n: int, size: int, width: int, a_transposed: bool, b_packed: bool | None) -> Blocks:
+def blocks(
+    m: int, k: int, n: int, size: int, width: int, a_transposed: bool, b_packed: bool | None, turnable: bool = False
+) -> Blocks:
     """The cut for these shapes.
 
     Args:
         b_packed: whether B has to be packed for its layout; None to decide by what is faster.
+        turnable: whether B is a transpose, and A one or not, so that the product can be turned instead.
     """
-    panel = machine.tile(size, width).breadth * machine.tile(size, width).lanes
     cache = machine.second_level_cache()
+    panel = machine.tile(size, width).breadth * machine.tile(size, width).lanes
+    if turnable and _turns(m, k, n, size, width, a_transposed):
+        depth = DEPTH_SMALL if m * k * size <= cache // 4 else DEPTH
+        return Blocks(_even(k, depth), m, IN_PLACE, TURNED, turned_bytes(size, width, m, k, n, a_transposed))
     pack_b = b_packed if b_packed is not None else m >= ROWS_WORTH_PACKING and k * n * size >= cache
     pack_a = a_transposed and n >= COLUMNS_WORTH_PACKING_A and m >= ROWS_WORTH_PACKING
     pack_a = pack_a and m * min(k, DEPTH) * size <= LARGEST_SLAB
+    copy_a = a_transposed and not pack_a and n > panel and m >= copied_rows(size, width)
     depth = DEPTH
     if not pack_b:  # whole rows of B, as many as half the cache holds
         depth = max(LEAST_DEPTH, min(DEPTH, cache // 2 // (n * size)))
         depth = DEPTH_SMALL if k * n * size <= cache // 4 else depth
-    if a_transposed and not pack_a:
-        depth = min(depth, DEPTH_A_TRANSPOSED)
     kc = _even(k, depth)
     most = max(panel, cache // 2 // (kc * size) // panel * panel)
     nc = panel if pack_b and m <= ROWS_PER_PANEL else _even(n, most, panel)
-    nbytes = slab_bytes(size, width, m, kc) * pack_a
+    nbytes = slab_bytes(size, width, m, kc) * pack_a + line_bytes(copied_rows(size, width) * kc, size) * copy_a
     nbytes += block_bytes(size, width, kc, nc) * pack_b
-    return Blocks(kc, nc, pack_a, pack_b, nbytes)
+    return Blocks(kc, nc, PACKED if pack_a else COPIED if copy_a else IN_PLACE, PACKED if pack_b else IN_PLACE, nbytes)
 
 
 def cost(m: int, k: int, n: int, size: int) -> float:
@@ -88,26 +125,30 @@ def cost(m: int, k: int, n: int, size: int) -> float:
 
 @functools.cache
 def shared(
-    m: int, k: int, n: int, size: int, width: int, a_transposed: bool, b_packed: bool | None, threads: int
-) -> tuple[int, bool, Blocks]:
+    m: int, k: int, n: int, size: int, width: int, a_transposed: bool, b_packed: bool | None, turnable: bool,
+    threads: int,
+) -> tuple[int, bool, Blocks]:  # fmt: skip
     """How many of the threads share a product, whether each has columns of C (or else rows), and the cut of a share.
 
     Each thread packs for itself. With columns for each, both read all of A and its own part of B, so that is the way
     where B is the larger; unless one of the threads would get much more than its share in whole tiles.
     """
     height, breadth, lanes = machine.tile(size, width)
-    cut = blocks(m, k, n, size, width, a_transposed, b_packed)
+    cut = blocks(m, k, n, size, width, a_transposed, b_packed, turnable)
     units = {False: -(-m // height), True: -(-n // (breadth * lanes))}  # by columns or not -> tiles to be shared
     if threads == 1 or max(units.values()) == 1:
         return 1, False, cut
     excess = {way: -(-count // threads) * threads / count for way, count in units.items()}
-    reads = {False: k * n * (1 + cut.pack_b), True: m * k * (1 + cut.pack_a)}
+    reads = {False: k * n * (1 + (cut.b == PACKED)), True: m * k * (1 + (cut.a == PACKED))}
     way = min((False, True), key=lambda way: (excess[way] > 1.15, excess[way] if excess[way] > 1.15 else 0, reads[way]))
     threads = min(threads, units[way])
     most = -(-units[way] // threads)
-    if way:
-        return threads, True, blocks(m, k, min(n, most * breadth * lanes), size, width, a_transposed, b_packed)
-    return threads, False, blocks(min(m, most * height), k, n, size, width, a_transposed, b_packed)
+    rows, columns = (m, min(n, most * breadth * lanes)) if way else (min(m, most * height), n)
+    share = blocks(rows, k, columns, size, width, a_transposed, b_packed, turnable)
+    if share.b == TURNED:  # a call by itself has all rows, whose lines may be longer than those of the shares together
+        alone = turned_bytes(size, width, m, k, n, a_transposed)
+        share = share._replace(scratch_bytes=max(share.scratch_bytes, -(-alone // threads)))
+    return threads, way, share
 
 
 def scratch_bytes(m, k, n, dtype, *, transpose_a=False, transpose_b=False, width=None, threads=1) -> int:
@@ -127,14 +168,15 @@ def scratch_bytes(m, k, n, dtype, *, transpose_a=False, transpose_b=False, width
     if 0 in (m, n):
         return 0
 
-    def needed(a_transposed: bool, packed: bool | None) -> int:
-        count, _, cut = shared(m, k, n, size, width, a_transposed, packed, threads)
+    def needed(a_transposed: bool, packed: bool | None, turnable: bool = False) -> int:
+        count, _, cut = shared(m, k, n, size, width, a_transposed, packed, turnable, threads)
         return count * -(-cut.scratch_bytes // ALIGNMENT) * ALIGNMENT
 
     if m == 1 or n == 1:
         return max(threads * -(-k * size // ALIGNMENT) * ALIGNMENT, needed(False, True))
-    packed = (True,) if transpose_b else (None, True) if _may_pack(m) else (None,)
-    return max(needed(transpose_a, each) for each in packed)
+    if transpose_b:
+        return max(needed(transpose_a, True, turnable) for turnable in (False, True))
+    return max(needed(transpose_a, packed) for packed in ((None, True) if _may_pack(m) else (None,)))
 
 
 def _may_pack(m: int) -> bool:
@@ -192,6 +234,7 @@ class Product:
         self.cost = cost(m, k, n, size)
         self.threads, by_columns, self._scratch_each = 1, False, 0
         self._operation = None
+        self._function, self._last = None, (None, 0)
         if m == 0 or n == 0:
             return
         threads = min(threads, useful_threads(self.cost))
@@ -214,11 +257,12 @@ class Product:
         else:
             ragged = at_b % ALIGNMENT or b_step % ALIGNMENT
             packed = True if b_column != size or (ragged and _may_pack(m)) else None
-            cut = shared(m, k, n, size, width, a_row == size and a_step != size, packed, threads)
+            turnable = b_step == size and b_column != size and size in (a_row, a_step)
+            cut = shared(m, k, n, size, width, a_row == size and a_step != size, packed, turnable, threads)
             self._operation, self.threads, by_columns, cut = "matmul", *cut
             self._before = (
                 m, n, k, at_a, a_row, a_step, at_b, b_step, b_column, c, c_row, adds,
-                int(cut.pack_a), int(cut.pack_b), cut.kc, cut.nc,
+                cut.a, cut.b, cut.kc, cut.nc,
             )  # fmt: skip
             self._after = (*finishing, h_row)
             self._scratch_each = cut.scratch_bytes
@@ -230,12 +274,19 @@ class Product:
 
     def __call__(self, scratch=None) -> None:
         """Runs it. ``scratch``: bytes (uint8, side by side), at least ``scratch_bytes``; best aligned to 64."""
-        from . import product
-
         if self._operation is None:
             return
-        function = product.vector_kernel if self._operation == "matvec" else product.kernel
-        function(self._size, self._width)(*self._before, self._address(scratch), *self._after)
+        if self._function is None:
+            from . import product
+
+            function = product.vector_kernel if self._operation == "matvec" else product.kernel
+            self._words = np.array((*self._before, *self._after), np.int64)
+            self._function = functools.partial(function(self._size, self._width), self._words.ctypes.data)
+        last, address = self._last
+        if scratch is not last or scratch is None:
+            address = self._address(scratch)
+            self._last = scratch, address
+        self._function(address)
 
     def instruction(self, scratch=None) -> Instruction | None:
         """The product as an instruction; None where there is nothing to compute."""
@@ -285,25 +336,26 @@ class Product:
         return size
 
 
-def takes(out, a, b, bias=None) -> bool:
+def takes(out, a, b, bias=None, mask=None) -> bool:
     """Whether a ``Product`` takes arrays of fitting shapes and one element type: it is about how they lie in memory."""
-    lines = [out] if bias is None else [out, bias]
+    lines = [each for each in (out, bias, mask) if each is not None]
     columns = out.size == 0 or out.shape[-1] <= 1 or all(each.strides[-1] == out.itemsize for each in lines)
     apart = not any(np.may_share_memory(out, each) for each in (a, b))
     return columns and apart and all(each.flags.aligned for each in (a, b, *lines))
 
 
-def finishing(out, bias=None, activation=None) -> list[Instruction]:
-    """What turns a product in ``out`` into activation(out + bias), as instructions; none where that is all."""
-    if bias is None and activation is None:
+def finishing(out, bias=None, activation=None, mask=None) -> list[Instruction]:
+    """What turns a product in ``out`` into that of a ``Product``, as instructions; none where that is all."""
+    if bias is None and activation is None and mask is None:
         return []
     (m, n), size = out.shape, out.itemsize
     words = (
         ACTIVATIONS.index(activation), m, n, out.ctypes.data, out.strides[0] if m > 1 else n * size,
-        0 if bias is None else bias.ctypes.data,
+        *(0 if each is None else each.ctypes.data for each in (bias, mask)),
+        0 if mask is None else mask.strides[0] if m > 1 else n * size,
     )  # fmt: skip
     cost = 50 + out.size * size / 16
-    return [Instruction("finish", size, words, (out, bias), useful_threads(cost), cost)]
+    return [Instruction("finish", size, words, (out, bias, mask), useful_threads(cost), cost)]
 
 
 def matmul(out, a, b, *, scratch=None, accumulate=False, bias=None, activation=None, mask=None, width=None) -> None:

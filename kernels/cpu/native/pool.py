@@ -10,6 +10,7 @@ One caller at a time has the pool; another one that comes meanwhile runs its tab
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 
@@ -31,7 +32,7 @@ class _Pool:
         words = layout.control_words(threads)
         held = np.zeros(words + layout.LINE, np.int64)
         start = -held.ctypes.data % 64 // 8
-        self._held, self.control = held, held[start:].ctypes.data
+        self._words, self.control = held[start:], held[start:].ctypes.data
         self._stop = False
         self._bells = [threading.Event() for _ in range(1, threads)]
         for index, bell in enumerate(self._bells, 1):
@@ -44,9 +45,20 @@ class _Pool:
             bell.clear()
 
     def run(self, library, table: int) -> None:
-        if library.start(table, self.threads, self.control):
-            self.wake()
-        library.join(table, self.threads, self.control)
+        try:
+            if library.start(table, self.threads, self.control):
+                self.wake()
+            library.join(table, self.threads, self.control)
+        except BaseException:
+            self._finish(library, table)
+            raise
+
+    def _finish(self, library, table: int) -> None:
+        """Ends a table from whose midst Ctrl-C has called Python away: the workers are within it, and wait."""
+        while self._words[layout.EPOCH] != self._words[layout.FINISHED]:
+            with contextlib.suppress(KeyboardInterrupt):  # of the impatient; it is a matter of microseconds
+                self.wake()
+                library.join(table, self.threads, self.control)
 
     def wake(self) -> None:
         for bell in self._bells:

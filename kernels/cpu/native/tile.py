@@ -22,21 +22,28 @@ from numba import types
 from numba.extending import intrinsic
 
 from .emit import I64, Code, choose, function, number
+from .packing import parts
 
 WIDE = 4  # a tile of one row is that many times as wide as others
 AHEAD = 8  # rows of B that are asked for before they are needed: they come from the second-level cache
-LINE = 64  # bytes of a cache line: a longer step from k to k in A is asked for ahead as well
 ARGUMENTS = 14
 
 
-def write_tile(size: int, lanes: int, rows: int, vectors: int, masked: bool, strided: bool):
-    """What writes the function of one tile: see ``tile`` for its arguments."""
+def write_tile(size: int, lanes: int, rows: int, vectors: int, masked: bool = False, copying: int = 0):
+    """What writes the function of one tile: see ``tile`` for its arguments.
 
-    def write(builder, k, a, a_row, a_step, b, b_step, b_next, c, c_row, c_next, rest, start, start_row, rectify):
+    Args:
+        copying: elements of each row of the transposed A that are copied on the way; 0 for none. The last arguments are
+            then the addresses of the source and of the copy.
+    """
+
+    def write(
+        builder, k, a, a_row, a_step, b, b_step, b_next, c, c_row, c_next, rest, start, start_row, rectify, *copy
+    ):  # fmt: skip
         code = Code(builder, size, lanes)
         width = size * lanes
         mask = code.mask(rest) if masked else None
-        far, far_a = code.times(b_step, AHEAD), code.times(a_step, AHEAD)
+        far = code.times(b_step, AHEAD)
         a_rows = [0, *(code.times(a_row, i) for i in range(1, rows))]
 
         def load(address, last):
@@ -65,21 +72,32 @@ def write_tile(size: int, lanes: int, rows: int, vectors: int, masked: bool, str
             phi.add_incoming(value, reading)
             sums.append(phi)
 
+        def copy_on(source, target):
+            for some, offset in parts(size, lanes, copying):
+                piece = Code(builder, size, some)
+                if offset % width == 0:
+                    code.prefetch(code.at(source, code.times(a_step, AHEAD), offset))
+                piece.store(piece.load(code.at(source, offset)), code.at(target, offset))
+            return [code.at(source, a_step), code.at(target, copying * size)]
+
+        first = 2 + len(copy)  # of the sums, among what the loop carries
+
         def step(values):
-            at_a, at_b, *sums = values
+            at_a, at_b, *copy = values[:first]
+            sums = values[first:]
             row = [load(code.at(at_b, v * width), v == vectors - 1) for v in range(vectors)]
             for v in range(vectors):
                 code.prefetch(code.at(at_b, far, v * width))
-            if strided:
-                code.prefetch(code.at(at_a, far_a))
+            if copying:
+                copy = copy_on(*copy)
             for i in range(rows):
                 element = code.load_spread(code.at(at_a, a_rows[i]))
                 for v in range(vectors):
                     at = i * vectors + v
                     sums[at] = code.multiply_add(element, row[v], sums[at])
-            return [code.at(at_a, a_step), code.at(at_b, b_step), *sums]
+            return [code.at(at_a, a_step), code.at(at_b, b_step), *copy, *sums]
 
-        _, _, *sums = code.loop(k, [a, b, *sums], step)
+        sums = code.loop(k, [a, b, *copy, *sums], step)[first:]
         for i in range(AHEAD):
             for v in range(vectors):
                 code.prefetch(code.at(b_next, code.times(b_step, i), v * width))
@@ -103,9 +121,10 @@ def write_tile(size: int, lanes: int, rows: int, vectors: int, masked: bool, str
     return write
 
 
-def tile_function(module: ir.Module, size, lanes, rows, vectors, masked=False, strided=False) -> ir.Function:
-    name = f"tile_{8 * size}_{lanes}_{rows}x{vectors}{'_masked' * masked}{'_strided' * strided}"
-    return function(module, name, ARGUMENTS, write_tile(size, lanes, rows, vectors, masked, strided))
+def tile_function(module: ir.Module, size, lanes, rows, vectors, masked=False, copying=0) -> ir.Function:
+    name = f"tile_{8 * size}_{lanes}_{rows}x{vectors}{'_masked' * masked}{'_copying' * (copying > 0)}"
+    arguments = ARGUMENTS + 2 * (copying > 0)  # and the source and the target of the copy
+    return function(module, name, arguments, write_tile(size, lanes, rows, vectors, masked, copying))
 
 
 @intrinsic(prefer_literal=True)
@@ -140,7 +159,6 @@ def tile(
             tile_function(module, size, lanes, i + 1, v + 1, masked)
             for masked in (False, True) for v in range(breadth) for i in range(height)
         ]  # fmt: skip
-        functions += [tile_function(module, size, lanes, i + 1, breadth, strided=True) for i in range(height)]
         # One vector wide, as few chains of multiply-adds as there are rows: so there are twice as many of those.
         tall = len(functions)
         functions += [
@@ -158,10 +176,6 @@ def tile(
         index = builder.add(builder.mul(vectors, number(height)), builder.sub(rows, number(1)))
         partial = builder.zext(builder.icmp_signed("<", rest, number(lanes)), I64)
         index = builder.add(index, builder.mul(partial, number(height * breadth)))
-        far = builder.icmp_signed(">", a_step, number(LINE))
-        whole = builder.icmp_signed("==", columns, number(breadth * lanes))
-        strided = builder.add(rows, number(2 * height * breadth - 1))
-        index = builder.select(builder.and_(far, whole), strided, index)
         beyond = builder.sub(rows, number(height))
         higher = builder.add(builder.add(beyond, number(tall - 1)), builder.mul(partial, number(height)))
         index = builder.select(builder.icmp_signed(">", beyond, number(0)), higher, index)
@@ -172,6 +186,36 @@ def tile(
             builder, index, functions,
             [k, a, a_row, a_step, b, b_step, b_next, c, c_row, c_next, rest, start, start_row, rectify],
         )  # fmt: skip
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic(prefer_literal=True)
+def copying_tile(
+    typing, size, lanes, height, breadth, copied, rows, k, a, a_step, b, b_step, b_next, c, c_row, c_next,
+    start, start_row, rectify, source, copy,
+):  # fmt: skip
+    """A ``tile`` of whole width whose A lies transposed; on the way it copies a part of the transpose.
+
+    In place, each step of k reads another row of the transpose: a part of a cache line. If the rows are a multiple of
+    some kilobytes apart, these lines share a few sets of the caches, and are gone when the next tile asks for them. The
+    copy, whose rows touch each other, costs next to nothing here: nothing else in the loop stores.
+
+    Args:
+        copied: a constant: elements of each row that are copied.
+        source: address of the first element that is copied; its rows are ``a_step`` bytes apart.
+        copy: address of ``copied * k`` elements; the other arguments are those of ``tile``.
+    """
+    constants = (size, lanes, height, breadth, copied)
+    signature = types.void(*constants, *[types.int64] * 15)
+    size, lanes, height, breadth, copied = (each.literal_value for each in constants)
+
+    def codegen(context, builder, signature, arguments):
+        rows, k, a, a_step, b, b_step, b_next, c, c_row, c_next, *others = arguments[5:]
+        functions = [tile_function(builder.module, size, lanes, i + 1, breadth, copying=copied) for i in range(height)]
+        tile_arguments = [k, a, number(size), a_step, b, b_step, b_next, c, c_row, c_next, number(0), *others]
+        choose(builder, builder.sub(rows, number(1)), functions, tile_arguments)
         return context.get_dummy_value()
 
     return signature, codegen

@@ -19,7 +19,8 @@ def _update(name: str, arrays: tuple, scalars: tuple, attributes: tuple, cost: f
     cost *= first.size * first.itemsize
     words = (first.size, *map(address, (*arrays, *scalars)), *map(float, attributes))
     keep = (*arrays, *scalars)
-    return [Instruction(name + "_decayed" * decayed, first.itemsize, words, keep, useful_threads(cost), cost)]
+    threads, lines = useful_threads(cost), len(arrays)
+    return [Instruction(name + "_decayed" * decayed, first.itemsize, words, keep, threads, cost, lines=lines)]
 
 
 @native("gd")

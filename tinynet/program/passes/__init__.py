@@ -8,6 +8,8 @@ mask           which side of zero x is on, told from relu(x), so that x can die
 hoisting       updates as early as they may be, so that gradients die early
 cross_entropy  the loss and its gradient from one softmax
 fusion         chains of elementwise operations, with a reduction at the end
+masking        products and the mask of a rectifier after them
+forwarding     what is written over a tensor, computed there and not copied
 tiling         products of matrices that an update uses up tile by tile
 inplace        results written over inputs that nobody needs any more
 
@@ -20,19 +22,23 @@ from .common import share_common
 from .cross_entropy import join_cross_entropy
 from .dead import remove_dead
 from .folding import fold
+from .forwarding import forward_results
 from .fusion import fuse_elementwise
 from .hoisting import hoist_updates
 from .inplace import write_in_place
 from .mask import mask_from_output
+from .masking import mask_products
 from .tiling import tile_updates
 
 __all__ = [
     "apply_activations",
     "fold",
+    "forward_results",
     "fuse_elementwise",
     "hoist_updates",
     "join_cross_entropy",
     "mask_from_output",
+    "mask_products",
     "remove_dead",
     "share_common",
     "tile_updates",

@@ -6,7 +6,7 @@ So a weight's gradient takes the memory of one tile. An update may also read the
 
 from __future__ import annotations
 
-from tinynet.kernels.tiles import TILE_BYTES
+from tinynet.kernels import tiles
 from tinynet.ops.fused import Tiled
 from tinynet.ops.splitting import JOIN, Split
 
@@ -15,23 +15,34 @@ from ..graph import TEMPORARY, Graph, Instruction
 _PRODUCTS = ("matmul", "linear")  # large beside what they read, so that it pays to take them apart
 
 
-def tile_updates(graph: Graph, tile_bytes: int = TILE_BYTES) -> None:
-    """Merges updates with the products that they alone read, where these are larger than a tile or two."""
-    least = 2 * tile_bytes
+def tile_updates(graph: Graph, most: int = tiles.TILE_BYTES, target: str | None = None) -> None:
+    """Merges updates with the products that they alone read, where these are larger than a tile or two.
+
+    Args:
+        most: bytes of a tile.
+        target: whose kernels will run it.
+    """
     makers, readers, gone = graph.makers(), graph.readers(), set()
-    for at, each in enumerate(graph.instructions):
-        path = _path(graph, at, least, makers, readers) if each.op.updates else None
+    for at in range(len(graph.instructions)):
+        path = _path(graph, at, lambda made: 2 * _tile_bytes(graph, made, most, target), makers, readers)
         if path is None:
             continue
         merged = graph.instructions[path[-1][0]]
+        size = _tile_bytes(graph, merged, most, target)
         for place, position in reversed(path[:-1]):
-            merged = _joined(graph, graph.instructions[place], position, merged, tile_bytes)
+            merged = _joined(graph, graph.instructions[place], position, merged, size)
         if _meets_written_rows(graph, merged):
             continue
         gone.update(place for place, _ in path[1:])
         graph.instructions[at] = merged
     graph.instructions = [each for i, each in enumerate(graph.instructions) if i not in gone]
     graph.verify("tile_updates")
+
+
+def _tile_bytes(graph: Graph, product: Instruction, most: int, target: str | None) -> int:
+    """How large the tiles of a product are."""
+    whole = [spec for spec, cut in zip(graph.operands(product), _cuts(graph, product).cuts) if cut is None]
+    return min(most, tiles.tile_bytes(target, sum(spec.nbytes for spec in whole)))
 
 
 def _meets_written_rows(graph: Graph, merged: Instruction) -> bool:
@@ -43,8 +54,14 @@ def _meets_written_rows(graph: Graph, merged: Instruction) -> bool:
     )
 
 
-def _path(graph: Graph, at: int, least: int, makers, readers) -> list[tuple[int, int]] | None:
-    """(place, position of the input that is meant) from the update at ``at`` down to a product, or None."""
+def _path(graph: Graph, at: int, least, makers, readers) -> list[tuple[int, int]] | None:
+    """(place, position of the input that is meant) from the update at ``at`` down to a product, or None.
+
+    Args:
+        least: ``f(product) -> bytes`` that its result must have.
+    """
+    if not graph.instructions[at].op.updates:
+        return None
 
     def below(place: int) -> list[tuple[int, int]] | None:
         reader = graph.instructions[place]
@@ -59,7 +76,7 @@ def _path(graph: Graph, at: int, least: int, makers, readers) -> list[tuple[int,
             made = graph.instructions[maker]
             rest = None
             if made.op.name in _PRODUCTS:
-                rest = [(maker, -1)] if found.spec.nbytes >= least and _cuts(graph, made) else None
+                rest = [(maker, -1)] if _cuts(graph, made) and found.spec.nbytes >= least(made) else None
             elif made.op.expression is not None and graph.spec(made.outputs[0]) == found.spec:
                 rest = below(maker)
             if rest is not None and not any(

@@ -11,29 +11,15 @@ Threads share the blocks. Where rows are reduced they share the columns, and eac
 
 from __future__ import annotations
 
-from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, register_jitable
 
 from .. import elementwise_words as layout
-from ..emit import I64, choose, number
+from ..emit import Code, choose
 from ..library import operation
 from .elementwise_blocks import block_functions
 from .elementwise_lines import line_functions
-from .words import real, share, word
-
-
-@intrinsic
-def put_word(typing, words, i, value):
-    """Writes a word."""
-
-    def codegen(context, builder, signature, arguments):
-        words, i, value = arguments
-        address = builder.add(words, builder.mul(i, number(8)))
-        builder.store(value, builder.inttoptr(address, I64.as_pointer()), align=8)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64), codegen
+from .words import put_word, real, share, word
 
 
 def operators(size: int, width: int):
@@ -180,9 +166,8 @@ def _converter(size: int):
     def put_element(typing, address, value):
         def codegen(context, builder, signature, arguments):
             address, value = arguments
-            element = ir.FloatType() if size == 4 else ir.DoubleType()
-            value = builder.fptrunc(value, element) if size == 4 else value
-            builder.store(value, builder.inttoptr(address, element.as_pointer()), align=size)
+            code = Code(builder, size, 1)
+            builder.store(code.as_element(value), code.pointer(address), align=size)
             return context.get_dummy_value()
 
         return types.void(types.int64, types.float64), codegen

@@ -10,7 +10,7 @@ from llvmlite import ir
 
 from ..elementwise_words import BLOCKS, FLOATS_ONLY
 from ..emit import Code, function, number
-from .elementwise_lines import NEUTRAL, Whole, as_double, join, reduced_line
+from .elementwise_lines import NEUTRAL, Whole, join, reduced_line
 
 _BYTE = ir.IntType(8)
 
@@ -110,8 +110,7 @@ def _reduce_rows(code: Code, op: str, rows, columns, result, a, row, divisor) ->
     by = builder.load(code.pointer(divisor, ir.DoubleType()), align=8)
 
     def line(out, a):
-        total = builder.fdiv(as_double(code, reduced_line(code, op, columns, a)), by)
-        total = total if code.size == 8 else builder.fptrunc(total, code.element)
+        total = code.as_element(builder.fdiv(code.as_double(reduced_line(code, op, columns, a)), by))
         builder.store(total, code.pointer(out, code.element), align=code.size)
 
     _rows_of(code, rows, (result, row), (a, code.times(columns, code.size)), line)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from llvmlite import ir
 
 from ..elementwise_words import AHEAD, FLOATS_ONLY, FUNCTIONS, HEAVY, LINES
-from ..emit import I64, Code, Piece, function
+from ..emit import DOUBLE, I64, Code, Piece, function
 from . import functions
 
 _COMPARISONS = ("==", "!=", "<", "<=")
@@ -38,7 +38,8 @@ def write_line(op: str, pattern: str, size: int, lanes: int, whole: bool):
             return
         code = Whole(builder, lanes) if whole else Code(builder, size, lanes)
         if op in ("sum", "max", "min"):
-            store_double(code, reduced_line(code, op, count, addresses[0]), result)
+            total = code.as_double(reduced_line(code, op, count, addresses[0]))
+            builder.store(total, code.pointer(result, DOUBLE), align=8)
             return
         single = [code.load_spread(address) if kind == "s" else None for kind, address in zip(pattern, addresses)]
 
@@ -205,24 +206,4 @@ def reduced_line(code: Code, op: str, count, address):
     (total,) = code.line(
         count, body, [code.constant(neutral)], turn=4, merge=lambda a, b: [join(code, op, x, y) for x, y in zip(a, b)]
     )
-    return across(code, op, total)
-
-
-def across(code: Code, op: str, vector):
-    """One element of a vector: halves are joined until one lane is left."""
-    builder, lanes = code.builder, code.lanes
-    while lanes > 1:
-        lanes //= 2
-        order = ir.Constant(
-            ir.VectorType(ir.IntType(32), code.lanes), [i % code.lanes for i in range(lanes, lanes + code.lanes)]
-        )
-        vector = join(code, op, vector, builder.shuffle_vector(vector, ir.Constant(code.vector, ir.Undefined), order))
-    return builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))
-
-
-def as_double(code: Code, value):
-    return value if code.size == 8 else code.builder.fpext(value, ir.DoubleType())
-
-
-def store_double(code: Code, value, address) -> None:
-    code.builder.store(as_double(code, value), code.pointer(address, ir.DoubleType()), align=8)
+    return code.across(total, lambda a, b: join(code, op, a, b))

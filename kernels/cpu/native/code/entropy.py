@@ -14,26 +14,10 @@ import math
 from llvmlite import ir
 
 from ..emit import I64, Code, number
-from .functions import _EXP, _power, _remainder, _rounded, log, magnitude, polynomial
+from .functions import exp_of_negative, log, magnitude
 from .lines import each_kind, within
 from .rows import Rows, added
 from .words import Words, written
-
-# Below this an exponential is left out: it is less than the smallest normal number, and one in the sum is 1.
-LEAST = {4: -87.0, 8: -708.0}
-
-
-def exponential(code: Code, x):
-    """e^x for x <= 0, to one unit in the last place, and 0 below ``LEAST``: half the work of ``functions.exp``."""
-    builder, size = code.builder, code.size
-    low = code.constant(LEAST[size])
-    tiny = builder.fcmp_ordered("<", x, low)
-    inside = builder.select(tiny, low, x)
-    bits, n = _rounded(code, inside, 1 / math.log(2), 127 if size == 4 else 1023)
-    r = _remainder(code, inside, n)
-    series = code.multiply_add(builder.fmul(r, r), polynomial(code, r, _EXP[size]), r)
-    power = builder.select(tiny, code.constant(0.0), _power(code, bits))
-    return code.multiply_add(power, series, power)
 
 
 class Softmax:
@@ -77,7 +61,7 @@ class Softmax:
             def body(piece, values):
                 # lanes beyond the row are -inf, and their exponentials 0
                 shifted = builder.fsub(piece.load(addresses[x], -math.inf), peak)
-                e = exponential(code, shifted)
+                e = exp_of_negative(code, shifted)
                 more = also(piece, addresses, shifted) if also is not None else []
                 if keep is not None:
                     self.keep(piece, i, e, addresses[keep])

@@ -31,9 +31,10 @@ _EXP = {
 }  # fmt: skip
 # ln 2 in two parts; the first has few enough bits that whole multiples of it are exact.
 _LN2 = {4: (0.693359375, math.log(2) - 0.693359375), 8: (6.93147180369123816490e-1, 1.90821492927058770002e-10)}
-# Beyond these exp is infinite, is 0, and exp - 1 is -1.
+# Beyond these exp is infinite, is 0, is below the smallest normal number, and exp - 1 is -1.
 _EXP_MOST = {4: 89.0, 8: 710.0}
 _EXP_LEAST = {4: -104.0, 8: -746.0}
+_EXP_NORMAL = {4: -87.0, 8: -708.0}
 _EXPM1_LEAST = {4: -40.0, 8: -80.0}
 
 # tanh(x) = x + x^3 (c0 + c1 x^2 + ...) below 5/8, minimax: off by 4e-9 and 1e-17.
@@ -97,6 +98,18 @@ _BIAS = {4: 127, 8: 1023}
 def exp(code: Code, x):
     """e^x; infinity and 0 beyond the range."""
     return _exp_inside(code, least(code, most(code, x, _EXP_MOST[code.size]), _EXP_LEAST[code.size]))
+
+
+def exp_of_negative(code: Code, x):
+    """e^x for x <= 0, to one unit in the last place, and 0 where that is no normal number: half the work of ``exp``."""
+    builder, low = code.builder, code.constant(_EXP_NORMAL[code.size])
+    tiny = builder.fcmp_ordered("<", x, low)
+    inside = builder.select(tiny, low, x)
+    bits, n = _rounded(code, inside, 1 / math.log(2), _BIAS[code.size])
+    r = _remainder(code, inside, n)
+    series = code.multiply_add(builder.fmul(r, r), polynomial(code, r, _EXP[code.size]), r)
+    power = builder.select(tiny, code.constant(0.0), _power(code, bits))
+    return code.multiply_add(power, series, power)
 
 
 def _exp_inside(code: Code, x):

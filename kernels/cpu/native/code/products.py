@@ -88,8 +88,10 @@ def finish_rows(size: int, width: int):
 
     def run(words, thread, threads):
         m, n, c, c_row = word(words, 1), word(words, 2), word(words, 3), word(words, 4)
+        h, h_row = word(words, 6), word(words, 7)
         low, high = share(m, 1, thread, threads), share(m, 1, thread + 1, threads)
         if high > low:
-            finish(SIZE, LANES, word(words, 0), high - low, n, c + low * c_row, c_row, word(words, 5), 0, 0)
+            h += low * h_row * (h != 0)
+            finish(SIZE, LANES, word(words, 0), high - low, n, c + low * c_row, c_row, word(words, 5), h, h_row)
 
     return run

@@ -29,7 +29,7 @@ def dropout(code: Code, words: Words, thread, threads):
     builder, wide = code.builder, Code(code.builder, 8, max(2, code.lanes * code.size // 8))
     count, out, x, step, first_block, skip, stream, *keys, least = words.integers(10)
     (scale,) = words.reals(1)
-    scale = code.spread(scale if code.size == 8 else builder.fptrunc(scale, code.element))
+    scale = code.everywhere(scale)
     least = _spread(code, builder.trunc(least, I32), 2 * wide.lanes)
     step = wide.spread(builder.and_(builder.load(code.pointer(step, I64), align=8), number(LOW)))
     stream, keys = wide.spread(stream), _schedule(code, keys)

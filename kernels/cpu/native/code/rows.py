@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from ..emit import I32, I64, Code, Piece, number
+from ..emit import DOUBLE, I32, I64, Code, Piece, number
 from .words import Words, part, written
 
 TURN = 2  # vectors of a long row that are worked on at a time
@@ -183,9 +183,8 @@ def layer_norm(code: Code, words: Words, thread, threads):
     count_rows, n, group = words.integers(3)
     out, out_row, x, x_row, gain, bias = words.integers(6)
     (eps,) = words.reals(1)
-    eps = code.spread(eps if code.size == 8 else builder.fptrunc(eps, code.element))
-    share = builder.fdiv(ir.Constant(ir.DoubleType(), 1.0), builder.sitofp(n, ir.DoubleType()))
-    share = code.spread(share if code.size == 8 else builder.fptrunc(share, code.element))
+    eps = code.everywhere(eps)
+    share = code.everywhere(builder.fdiv(ir.Constant(DOUBLE, 1.0), builder.sitofp(n, DOUBLE)))
     rows = Rows(code, count_rows, n, group, thread, threads, [(out, out_row), (x, x_row)])
     sums, squares = rows.partial(), rows.partial()
     means, drifts, scales = (rows.numbers() for _ in range(3))

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from ..dot import total
-from ..emit import Code, number
+from ..emit import DOUBLE, Code, number
 from ..layouts import CHUNK
 from .rows import added
 from .words import Words, part, written
 
-DOUBLE = ir.DoubleType()
 CHAINS = 4  # vectors that are added up side by side
 
 
@@ -31,8 +29,7 @@ def _chunks(code: Code, count, p, t, carried: list, each) -> list:
         left, p_chunk, t_chunk, *values = values
         length = builder.select(builder.icmp_signed("<", left, number(CHUNK)), left, number(CHUNK))
         (sums,) = code.line(length, square, [code.constant(0.0)], CHAINS, added(code))
-        found = total(code, sums)
-        values = each(found if code.size == 8 else builder.fpext(found, DOUBLE), values)
+        values = each(code.as_double(code.across(sums, builder.fadd)), values)
         step = CHUNK * code.size
         return [builder.sub(left, number(CHUNK)), code.at(p_chunk, step), code.at(t_chunk, step), *values]
 
@@ -43,8 +40,7 @@ def _chunks(code: Code, count, p, t, carried: list, each) -> list:
 
 def _store_mean(code: Code, sum_, count, out) -> None:
     builder = code.builder
-    mean = builder.fdiv(sum_, builder.sitofp(count, DOUBLE))
-    mean = mean if code.size == 8 else builder.fptrunc(mean, code.element)
+    mean = code.as_element(builder.fdiv(sum_, builder.sitofp(count, DOUBLE)))
     builder.store(mean, code.pointer(out, code.element), align=code.size)
 
 

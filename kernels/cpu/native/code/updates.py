@@ -12,21 +12,15 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from ..emit import I32, I64, Code, Piece
+from ..emit import DOUBLE, I32, I64, Code, Piece
 from .functions import expm1
 from .roots import reciprocal, square_root
 from .words import Words, part, written
 
-DOUBLE = ir.DoubleType()
 UNIT = 1024  # elements that threads are dealt at a time: whole cache lines, whatever the vector
 # Bytes ahead that are asked for. Adam on 16 million parameters moves 24 GB/s without that and 28 with it, with 512 and
 # 2048 as well; NumPy copies at 27.
 AHEAD = 1024
-
-
-def everywhere(code: Code, real):
-    """A double, rounded to the type of elements, in all lanes."""
-    return code.spread(real if code.size == 8 else code.builder.fptrunc(real, code.element))
 
 
 def own(code: Code, count, thread, threads, *addresses) -> list:
@@ -56,7 +50,7 @@ def _gd(decayed: bool):
         count, out, p, g, lr = words.integers(5)
         (decay,) = words.reals(1)
         mine, out, p, g = own(code, count, thread, threads, out, p, g)
-        decay = everywhere(code, decay) if decayed else None
+        decay = code.everywhere(decay) if decayed else None
         minus_rate = code.builder.fneg(code.load_spread(lr))
 
         def body(piece, _):
@@ -75,7 +69,7 @@ def _gd_momentum(nesterov: bool, decayed: bool):
         count, out_p, out_v, p, g, v, lr = words.integers(7)
         momentum, decay = words.reals(2)
         mine, out_p, out_v, p, g, v = own(code, count, thread, threads, out_p, out_v, p, g, v)
-        momentum, decay = everywhere(code, momentum), everywhere(code, decay) if decayed else None
+        momentum, decay = code.everywhere(momentum), code.everywhere(decay) if decayed else None
         minus_rate = code.builder.fneg(code.load_spread(lr))
 
         def body(piece, _):
@@ -103,18 +97,17 @@ def _adam(decayed: bool):
         count, out_p, out_m, out_v, p, g, m, v, lr, step = words.integers(10)
         beta1, beta2, share1, share2, log1, log2, eps, decay, shrinkage = words.reals(9)
         mine, out_p, out_m, out_v, p, g, m, v = own(code, count, thread, threads, out_p, out_m, out_v, p, g, m, v)
-        rate = builder.load(code.pointer(lr, code.element), align=code.size)
-        rate = rate if code.size == 8 else builder.fpext(rate, DOUBLE)
+        rate = code.as_double(builder.load(code.pointer(lr, code.element), align=code.size))
         one, t = ir.Constant(DOUBLE, 1.0), builder.load(code.pointer(step, I64), align=8)
         left1, left2 = _one_minus_powers(builder, (log1, log2), t)
         root = builder.call(code.declare("llvm.sqrt.f64", DOUBLE, [DOUBLE]), [left2])
-        small = everywhere(code, builder.fmul(eps, root))
-        minus_rate = everywhere(code, builder.fneg(builder.fdiv(builder.fmul(rate, root), left1)))
+        small = code.everywhere(builder.fmul(eps, root))
+        minus_rate = code.everywhere(builder.fneg(builder.fdiv(builder.fmul(rate, root), left1)))
         no_decay = builder.fcmp_ordered("==", shrinkage, ir.Constant(DOUBLE, 0.0))  # then the rate may be infinite
         shrink = builder.select(no_decay, one, builder.fsub(one, builder.fmul(rate, shrinkage)))
-        shrink = everywhere(code, shrink)
-        keep_m, keep_v, share_m, share_v = (everywhere(code, each) for each in (beta1, beta2, share1, share2))
-        decay = everywhere(code, decay) if decayed else None
+        shrink = code.everywhere(shrink)
+        keep_m, keep_v, share_m, share_v = (code.everywhere(each) for each in (beta1, beta2, share1, share2))
+        decay = code.everywhere(decay) if decayed else None
 
         def body(piece, _):
             ask(code, piece, p, g, m, v)

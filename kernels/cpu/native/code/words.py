@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, register_jitable
 
-from ..emit import I64, Code, number
+from ..emit import DOUBLE, I64, Code, number
 from ..library import operation
 
 
@@ -25,9 +24,21 @@ def real(typing, words, i):
     """Argument ``i`` as a number in double precision: the table holds its bits."""
 
     def codegen(context, builder, signature, arguments):
-        return builder.load(_pointer(builder, *arguments, ir.DoubleType()), align=8)
+        return builder.load(_pointer(builder, *arguments, DOUBLE), align=8)
 
     return types.float64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def put_word(typing, words, i, value):
+    """Writes word ``i``."""
+
+    def codegen(context, builder, signature, arguments):
+        words, i, value = arguments
+        builder.store(value, _pointer(builder, words, i, I64), align=8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
 
 
 def _pointer(builder, words, i, kind):
@@ -96,7 +107,7 @@ class Words:
 
     def reals(self, count: int) -> list:
         """The next ``count`` words, as numbers in double precision."""
-        return [self.code.builder.load(self._pointer(ir.DoubleType()), align=8) for _ in range(count)]
+        return [self.code.builder.load(self._pointer(DOUBLE), align=8) for _ in range(count)]
 
 
 def part(code: Code, count, unit: int, thread, threads) -> tuple:
