@@ -18,13 +18,17 @@ TILE_BYTES = 1536 * 1024
 # Own kernels do not pack what stays in the second-level cache, so that their tiles can be small enough to stay there
 # too. From 784 x 512 out of 128 rows with Adam, of the speed with large tiles: 512 KiB 1.02, 64 to 256 KiB 1.04.
 SMALL_TILE_BYTES = 128 * 1024
-_STAYS = 512 * 1024
 _ALIGNMENT = 64
 
 
 def tile_bytes(target: str | None, read: int) -> int:
     """How large tiles are best, on a target, of a product that reads ``read`` bytes anew for each."""
-    return SMALL_TILE_BYTES if target == "native" and read <= _STAYS else TILE_BYTES
+    if target == "native":
+        from .cpu.native.machine import second_level_cache
+
+        if read <= second_level_cache() // 4:
+            return SMALL_TILE_BYTES
+    return TILE_BYTES
 
 
 class _Shape(NamedTuple):

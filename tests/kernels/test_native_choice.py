@@ -16,12 +16,14 @@ SHAPE = (130, 250, 140)
 
 @pytest.fixture
 def choice(native, monkeypatch, tmp_path):
-    """The module, with nothing known, and no trace of the test left."""
-    from tinynet.kernels.cpu.native import choice
+    """The module, with nothing known, one thread, and no trace of the test left."""
+    from tinynet.kernels.cpu.native import choice, pool
 
     monkeypatch.setattr(choice, "_chosen", {})
     monkeypatch.setattr(choice, "_path", lambda: tmp_path / "products.json")
-    return choice
+    pool.set_threads(1)
+    yield choice
+    pool.set_threads(None)
 
 
 def arrays(shape=SHAPE):
@@ -74,6 +76,15 @@ def test_blas_computes_the_same(choice, activation, biased):
     assert calls[0][0].note == "BLAS 1,000 µs, own kernel 2,000 µs"
     linked, compiled = kernels.link(calls, "native")
     assert not compiled and len(linked) == 1
+
+
+def test_threads_share_the_own_kernel_though_one_would_leave_it_to_blas(choice):
+    from tinynet.kernels.cpu.native import pool
+
+    choice._chosen["130x250x140 NN float32"] = [2e-3, 1e-3]
+    pool.set_threads(2)
+    ((_, (instruction,)),) = bound("matmul", *arrays())
+    assert instruction.note == "own kernel on several threads; on one: BLAS 1,000 µs, own kernel 2,000 µs"
 
 
 def test_a_tie_goes_to_the_own_kernel(choice):

@@ -17,9 +17,8 @@ def get_num_threads() -> int:
 def set_num_threads(count: int | None) -> None:
     """Sets how many threads are used from now on.
 
-    Results of compiled programs do not depend on it, to the bit, but for products that were left to NumPy's BLAS, as
-    ``program.explain()`` says: BLAS may cut its sums where its threads are. With threadpoolctl installed,
-    it keeps to the number as well.
+    Results of compiled programs do not depend on it, to the bit, but for products that one thread leaves to NumPy's
+    BLAS, as ``program.explain()`` says. With threadpoolctl installed, BLAS keeps to the number as well.
 
     Args:
         count: from 1 on; None for as many as there are processors that this process may use.

@@ -8,9 +8,9 @@ threadpoolctl, which can hold BLAS to one. What was chosen first stays, whicheve
 of threads, so that a run that is repeated computes by the same kernels; where nothing can be measured or remembered, it
 is the own kernel.
 
-A product that is left to BLAS is the one thing whose bits may depend on the number of threads: BLAS may cut its sums
-where its threads are. To hold it to one thread would take from it what it was chosen for: on two cores such products
-take 3 to 37 % longer that way at 4 to 8 Mflop, and 55 to 75 % from 30 Mflop on.
+Where programs run on several threads it is the own kernel as well. They share that one; and BLAS has threads of its
+own, which go on waiting for work for a tenth of a second and take the cores from the rest of the program. So a product
+that one thread leaves to BLAS is the one thing whose bits depend on the number of threads.
 """
 
 from __future__ import annotations

@@ -86,14 +86,17 @@ def _product(out, a, b, scratch, bias, activation, mask):
     if instruction is None:
         return []
     choice = choose(out, a, b, scratch)
-    if choice is None or not choice.is_blas:
-        return [instruction._replace(note=str(choice) if choice else "")]
+    if choice is None:
+        return [instruction]
+    if pool.threads() > 1 or not choice.is_blas:
+        shared = "own kernel on several threads; on one: " if choice.is_blas else ""
+        return [instruction._replace(note=f"{shared}{choice}")]
     rest = plan.finishing(out, bias, activation, mask)
     return [(Blas(choice), (a, b, out)), *rest]
 
 
 class Blas:
-    """NumPy's product, with the reason for it: on the threads of BLAS, on whose number its bits may depend."""
+    """NumPy's product, with the reason for it."""
 
     def __init__(self, choice: Choice):
         self.note = str(choice)

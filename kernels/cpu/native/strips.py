@@ -1,7 +1,8 @@
 """A product that only an update reads, as one instruction: rows of it are computed and used up, strip by strip.
 
 It never stands: a strip of it lies in a core's cache between the two, and what the update writes is all that goes to
-memory. Products that pack an operand are not taken: they would do that again for each strip.
+memory. Products that pack an operand are not taken, nor those whose right operand leaves the cache: they would do that
+again for each strip.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from . import library, plan, pool
 from .instructions import Instruction, run
 
 # Where words of the operation "matmul" are: see ``plan.Product``.
-M, A, A_ROW, C, MODE_A, MODE_B, SCRATCH, H, BY_COLUMNS = 0, 3, 4, 9, 12, 13, 16, 19, 21
+M, N, K, A, A_ROW, C, MODE_A, MODE_B, SCRATCH, H, BY_COLUMNS = 0, 1, 2, 3, 4, 9, 12, 13, 16, 19, 21
 BEFORE = 12  # words of "strips" before those of the two
 STRIP_BYTES = 64 * 1024  # small beside the second-level cache; an update has some 30 ns to itself before it begins
 ROOM = 1024  # bytes for the words of both
@@ -69,7 +70,7 @@ def joined(shape, dtype, product: list, update: list, scratch) -> list | None:
     at_made = [i for i in range(1, second.lines + 1) if second.words[i] == address]
     if words[MODE_A] == plan.PACKED or words[MODE_B] != plan.IN_PLACE or words[H] or words[C] != address:
         return None
-    if len(at_made) != 1:
+    if len(at_made) != 1 or words[N] * words[K] * dtype.itemsize > plan.machine.second_level_cache() // 4:
         return None
     if second.words[0] != strip * math.prod(shape[1:]) or 8 * (len(words) + len(second.words)) > ROOM:
         return None
