@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import keyword
 import operator
 import sys
 import types
@@ -206,13 +205,7 @@ class Guards:
     def _object(self, value) -> Iterator[object]:
         """Attributes of an object, those in slots included, and of its classes."""
         if isinstance(getattr(value, "__dict__", None), dict):
-            plain = type(value).__getattribute__ is object.__getattribute__
-            self._note(_LENGTH, vars(value), None, len(vars(value)))
-            for name, each in vars(value).items():
-                if plain and _is_word(name) and not hasattr(getattr(type(value), name, None), "__get__"):
-                    yield self._note(_ATTRIBUTE, value, name, each)  # in a third of the time that an item takes
-                else:
-                    yield self._note(_ITEM, vars(value), name, each)
+            yield vars(value)  # an item of a dict that is there is read in half the time of an attribute
         for cls in type(value).__mro__:
             if not _is_foreign(cls):
                 yield cls
@@ -269,11 +262,6 @@ def _is_ours(thing) -> bool:
 def _is_foreign(thing) -> bool:
     """Whether a function or class is a library's."""
     return (getattr(thing, "__module__", None) or "builtins").partition(".")[0] in _FOREIGN
-
-
-def _is_word(name) -> bool:
-    """Whether an attribute can be written with a dot."""
-    return isinstance(name, str) and name.isidentifier() and not keyword.iskeyword(name)
 
 
 def _short(value) -> str:
