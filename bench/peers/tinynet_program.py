@@ -27,14 +27,14 @@ class Peer(Base):
         model = tn.nn.Sequential(*layers)
         names = [f"{i}.{kind}" for i in range(len(pairs)) for kind in ("weight", "bias")]
         model.load_state_dict(dict(zip(names, weights)))
-        model.network = network
+        self.network = network  # not an attribute of the model, whose state a captured step looks through at each call
         return model
 
     def batch(self, x, y):
         return tn.tensor(x), tn.tensor(y)
 
     def training(self, model):
-        network = model.network
+        network = self.network
         optimizer = tn.optim.Adam(model.parameters(), lr=LEARNING_RATE)
         loss_of = getattr(tn.losses, network.loss)
 
@@ -60,7 +60,7 @@ class Peer(Base):
                 return model(x)
 
         captured = self._capture(forward)
-        x = np.zeros((batch, model.network.sizes[0]), "float32")
+        x = np.zeros((batch, self.network.sizes[0]), "float32")
         for _ in range(3):  # traced, proven, run
             captured(x)
         return captured.program(x)  # frozen, as the sessions of others are
@@ -83,7 +83,7 @@ class Peer(Base):
         return captured, lambda: out.numpy()[:1000]
 
     def _plan(self, model):
-        return tn.plan(model, model.network.loss, "adam", model.network.batch)
+        return tn.plan(model, self.network.loss, "adam", self.network.batch)
 
     def plan(self, network):
         with tn.nn.abstract():

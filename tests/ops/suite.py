@@ -72,7 +72,7 @@ def targets_on(backend):
     """The targets whose kernels take arrays of the backend: those for the host, all of which run on NumPy's."""
     if backend.name != "numpy":
         return [backend.target]
-    return [each for each in kernels.targets() if each != "cupy" and kernels.available(each)]
+    return [each for each in kernels.targets() if each not in ("cupy", "cuda") and kernels.available(each)]
 
 
 # ---- the record ----

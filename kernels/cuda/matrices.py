@@ -1,0 +1,156 @@
+"""Kernels for CUDA of matrix products, and of the layer that is made of one: ``products`` on the arrays' matrices.
+
+What memory and strides do not allow (an output over an operand, more than ``MOST`` batches that no single stride takes
+from one to the next) is declined. A product may also be cuBLAS's, where that was measured to be faster: ``choice``.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+
+from . import choice
+from .encoding import address, apart, cuda, line
+from .precision import precision
+from .products import NOTHING, Product, View, launches, scratch_bytes, step_for
+
+MOST = 64  # launches for a batch
+
+
+@functools.cache
+def _capability(device: int) -> int:
+    import cupy
+
+    return int(cupy.cuda.Device(device).compute_capability)
+
+
+def capability(array) -> int:
+    """Of the device that an array is on; of a recent one for an array of NumPy."""
+    return 90 if hasattr(array, "__array_interface__") else _capability(array.device.id)
+
+
+def _scratch(out, a, b) -> int:
+    """For each way in which the axes of a batch may become one product or several."""
+    if not a.shape or not b.shape or 0 in out.shape:
+        return 0
+    k, n = a.shape[-1], b.shape[-1] if len(b.shape) > 1 else 1
+    m = a.shape[-2] if len(a.shape) > 1 else 1
+    batch = math.prod(out.shape) // (m * n)
+    shapes = {(m, n, k, batch)}
+    if len(b.shape) == 2:
+        shapes.add((m * batch, n, k, 1))
+    return max(scratch_bytes(*shape, out.dtype) for shape in shapes)
+
+
+@cuda("matmul", scratch=_scratch)
+def matmul(out, a, b, scratch):
+    return _encode(out, a, b, scratch)
+
+
+@cuda("linear", scratch=lambda out, x, w, *b, activation: _scratch(out, x, w))
+def linear(out, x, w, *b, activation, scratch):
+    return _encode(out, x, w, scratch, bias=b[0] if b else None, activation=activation)
+
+
+@cuda("masked_matmul", scratch=lambda out, a, b, h: _scratch(out, a, b))
+def masked_matmul(out, a, b, h, scratch):
+    return _encode(out, a, b, scratch, mask=h)
+
+
+def _encode(out, a, b, scratch, bias=None, activation=None, mask=None):
+    found = products(out, a, b, bias, activation, mask)
+    if found is None:
+        return None
+    calls = []
+    for each in found:
+        step = step_for(each, precision(), capability(out))
+        calls += choice.best(each, launches(each, step, precision(), scratch), precision(), out)
+    return calls
+
+
+def products(out, a, b, bias=None, activation=None, mask=None) -> list[Product] | None:
+    """The products that ``matmul``, ``linear`` and ``masked_matmul`` are made of; None where memory does not allow it.
+
+    Args:
+        out, a, b: as ``matmul`` takes them: vectors, matrices, or batches whose axes are broadcast.
+        bias: (n,). mask: as out.
+    """
+    if not out.size:
+        return []
+    keep = tuple(each for each in (out, a, b, bias, mask) if each is not None)
+    if not all(apart(out, each) for each in keep[1:]) or any(_is_same(out, each) for each in (a, b, bias)):
+        return None
+    masked, mask = mask is not None, out if mask is None else mask  # whose axes are taken apart as those of out
+    if a.ndim == 1:
+        at = (..., None, slice(None)) if b.ndim > 1 else (..., None)
+        a, out, mask = a[None], out[at], mask[at]
+    if b.ndim == 1:
+        b, out, mask = b[:, None], out[..., None], mask[..., None]
+    if a.ndim > 2 and b.ndim == 2 and line(a, out, mask):
+        rows = math.prod(a.shape[:-1])
+        a, out, mask = (each.reshape(rows, each.shape[-1]) for each in (a, out, mask))
+    (m, n), k = out.shape[-2:], a.shape[-1]
+    views = [_view(each) for each in (a, b, out, mask)]
+    axes = _batches(out.shape[:-2], (a, b, out, mask))
+    at_bias = NOTHING if bias is None else View(address(bias), 0, _stride(bias, 0))
+    if None in (*views, axes, at_bias.column) or math.prod(count for count, _ in axes[:-1]) > MOST:
+        return None
+    count, inner = axes[-1]
+    a, b, c, mask = (view._replace(batch=step) for view, step in zip(views, inner))
+    mask = mask if masked else NOTHING
+    whole = Product(m, n, k, count, a, b, c, at_bias, mask, activation, np.dtype(out.dtype), keep)
+    found = []
+    for index in np.ndindex(*(count for count, _ in axes[:-1])):
+        at = [sum(i * steps[which] for i, (_, steps) in zip(index, axes)) for which in range(4)]
+        moved = [
+            view._replace(address=view.address + step * out.dtype.itemsize)
+            for view, step in zip((a, b, c, mask), at)
+        ]  # fmt: skip
+        one = whole._replace(**dict(zip("abc", moved)))
+        found.append(one._replace(mask=moved[3]) if masked else one)
+    return found
+
+
+def _is_same(out, x) -> bool:
+    return x is not None and x.size > 0 and address(x) == address(out)
+
+
+def _stride(x, axis: int) -> int | None:
+    """Elements from one to the next; 0 along an axis of one, None for a part of an element."""
+    if x.shape[axis] <= 1:
+        return 0
+    return None if x.strides[axis] % x.dtype.itemsize else x.strides[axis] // x.dtype.itemsize
+
+
+def _view(x) -> View | None:
+    """Its last two axes. The stride along an axis of one element may be anything: it is what makes the other fit."""
+    row, column = _stride(x, x.ndim - 2), _stride(x, x.ndim - 1)
+    if row is None or column is None:
+        return None
+    rows, columns = x.shape[-2:]
+    if columns <= 1:
+        row, column = row, 1 if rows <= 1 or row != 1 else 0
+    if rows <= 1:
+        row = 0
+    return View(address(x), row, column)
+
+
+def _batches(shape, arrays) -> list[tuple[int, tuple[int, ...]]] | None:
+    """Axes of a batch as (count, strides of the arrays), joined where one follows from the other; one at least."""
+    found = []
+    for axis, count in enumerate(shape):
+        if count == 1:
+            continue
+        steps = []
+        for x in arrays:
+            own = axis - len(shape) + x.ndim - 2
+            steps.append(_stride(x, own) if own >= 0 else 0)
+        if None in steps:
+            return None
+        if found and all(outer == inner * count for outer, inner in zip(found[-1][1], steps)):
+            found[-1] = (found[-1][0] * count, tuple(steps))
+        else:
+            found.append((count, tuple(steps)))
+    return found or [(1, (0, 0, 0, 0))]
