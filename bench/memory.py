@@ -6,6 +6,7 @@ import gc
 import pathlib
 
 from . import workloads
+from .peers.base import Unsupported
 
 STATUS, RESET = pathlib.Path("/proc/self/status"), pathlib.Path("/proc/self/clear_refs")
 
@@ -25,7 +26,7 @@ def growth(peer, network: workloads.Network) -> dict:
     try:
         RESET.write_text("5")  # VmHWM begins anew
     except OSError:
-        raise NotImplementedError("this system does not count the peak of a process") from None
+        raise Unsupported("this system does not count the peak of a process") from None
     small = workloads.NETWORKS[1]
     step = peer.training(peer.model(small, workloads.weights(small)))
     for _ in range(4):

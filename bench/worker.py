@@ -16,6 +16,7 @@ import sys
 import time
 
 from . import peers, workloads
+from .peers.base import Unsupported
 
 
 class Worker:
@@ -167,7 +168,7 @@ def main() -> None:
         operation = request.pop("op")
         try:
             answer = {"ok": getattr(worker, operation)(**request)}
-        except NotImplementedError as error:
+        except Unsupported as error:
             answer = {"unsupported": str(error)}
         except Exception as error:  # whatever a peer raises is a line of the report, and the next workload may do
             answer = {"error": f"{type(error).__name__}: {error}"[:500]}

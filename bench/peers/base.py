@@ -10,30 +10,34 @@ import numpy as np
 from ..workloads import Network
 
 
+class Unsupported(Exception):
+    """What a peer, or this system, cannot do; the table shows it as not taking part."""
+
+
 class Peer:
     """A framework at its best setting.
 
     threads: as many as there are cores to run on. variant: one of the entry's. executor: for tinynet alone.
-    What a method does not support raises ``NotImplementedError``; the table shows it as not taking part.
+    What a peer does not have a method of its own for, or not for these arguments, is ``Unsupported``.
     """
 
     def __init__(self, threads: int, variant: str = "", executor: str | None = None):
         self.threads, self.variant, self.executor = threads, variant, executor
 
     def version(self) -> str:
-        raise NotImplementedError
+        raise Unsupported
 
     def model(self, network: Network, weights: list[np.ndarray]) -> Any:
         """The network with these first weights, copied, and nothing that only training needs."""
-        raise NotImplementedError
+        raise Unsupported
 
     def batch(self, x: np.ndarray, y: np.ndarray) -> Any:
         """A batch as the step takes it."""
-        raise NotImplementedError
+        raise Unsupported
 
     def training(self, model: Any) -> Callable[[Any], Any]:
         """A step: takes a batch, changes the model by one step of Adam, gives the loss before it in any form."""
-        raise NotImplementedError
+        raise Unsupported
 
     def value(self, loss: Any) -> float:
         """What a step has returned, as a number; waits until the step is done."""
@@ -41,7 +45,7 @@ class Peer:
 
     def inference(self, model: Any, batch: int) -> Callable[[np.ndarray], np.ndarray]:
         """The forward pass of the model as it is now, from an array on the host to an array on the host."""
-        raise NotImplementedError
+        raise Unsupported
 
     def expected(self, outputs: np.ndarray, network: Network) -> np.ndarray:
         """What inference must give, where the network gives ``outputs``."""
@@ -50,7 +54,7 @@ class Peer:
     def elementwise(self, kind: str, arrays: list[np.ndarray]) -> tuple[Callable[[], Any], Callable[[], np.ndarray]]:
         """ "chain": x sigmoid(x) + y; "adam": an update. (What does it and returns something to wait for, what reads
         the first thousand elements of the result.)"""
-        raise NotImplementedError
+        raise Unsupported
 
     def wait(self, result: Any) -> None:
         """Until the work behind a result of ``elementwise`` is done."""

@@ -9,6 +9,7 @@ import torch
 import torch._inductor.config
 
 from ..workloads import LEARNING_RATE
+from .base import Unsupported
 from .torch_eager import Peer as Eager
 from .torch_eager import losses
 
@@ -38,7 +39,7 @@ class Peer(Eager):
 
     def inference(self, model, batch):
         if self.variant == "compiled Adam":
-            raise NotImplementedError("the other variant does the same")
+            raise Unsupported("the other variant does the same")
         model.eval()
         with torch._inductor.config.patch(freezing=True), torch.no_grad():
             compiled = torch.compile(model, dynamic=False)
@@ -59,7 +60,7 @@ class Peer(Eager):
             optimizer = torch.optim.Adam([p], lr=LEARNING_RATE, foreach=True)
             return torch.compile(lambda: optimizer.step(), dynamic=False), lambda: p.detach().numpy()[:1000]
         if self.variant == "compiled Adam":
-            raise NotImplementedError("the other variant does the same")
+            raise Unsupported("the other variant does the same")
         x, y = map(torch.from_numpy, arrays)
         out = torch.empty_like(x)
         compiled = torch.compile(lambda x, y, out: out.copy_(x * torch.sigmoid(x) + y), dynamic=False)

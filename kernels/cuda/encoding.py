@@ -12,12 +12,13 @@ Sizes and strides in arguments are counted in elements.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
 
+from ..encoded import encoded
 from ..registry import Kernel, add, find
+from ..strides import one_stride
 from .launch import Launch, run
 
 __all__ = ["Launch", "address", "aligned", "apart", "blocks_of", "cuda", "integer", "integer_kind", "kernel", "line"]
@@ -49,27 +50,7 @@ def cuda(operation: str, scratch: Callable | None = None, dtypes=DTYPES) -> Call
 
 def kernel(operation: str, encode: Callable, scratch: Callable | None, otherwise: Kernel) -> Kernel:
     """A kernel for CUDA, with another one for what ``encode`` does not take."""
-
-    def nbytes(out, *inputs, **attributes) -> int:
-        own = scratch(out, *inputs, **attributes) if scratch is not None else 0
-        return max(own, otherwise.scratch_bytes(out, *inputs, **attributes))
-
-    def steps(out, *inputs, scratch=None, **attributes) -> list[tuple[Callable, tuple]]:
-        given = {"scratch": scratch} if own is not None else {}
-        launches = encode(out, *inputs, **given, **attributes)
-        if launches is None:
-            if otherwise.scratch is None:
-                scratch = None
-            return otherwise.bind(out, *inputs, scratch=scratch, **attributes)
-        return [(run, (each,)) if isinstance(each, Launch) else each for each in launches]
-
-    own = scratch
-
-    def compute(out, *inputs, scratch=None, **attributes) -> None:
-        for function, arguments in steps(out, *inputs, scratch=scratch, **attributes):
-            function(*arguments)
-
-    return Kernel(compute, operation, "cuda", nbytes, steps)
+    return encoded(operation, "cuda", encode, scratch, otherwise, Launch, run)
 
 
 # ---- arguments ----
@@ -149,18 +130,8 @@ def rows(*arrays) -> list[int] | None:
 
 
 def _stride(shape, strides, itemsize: int) -> int | None:
-    if math.prod(shape) <= 1:
-        return 0
-    found, span = None, 1
-    for n, step in zip(reversed(shape), reversed(strides)):
-        if n == 1:
-            continue
-        if found is None:
-            found = step
-        elif step != found * span:
-            return None
-        span *= n
-    return None if found % itemsize else found // itemsize
+    found = one_stride(shape, strides)
+    return None if found is None or found % itemsize else found // itemsize
 
 
 def aligned(array, row_stride: int = 0) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ...encoded import encoded
 from ...registry import Kernel, add, find
 from .instructions import Instruction, run
 from .pool import useful_threads
@@ -44,27 +45,7 @@ def native(operation: str, scratch: Callable | None = None, dtypes=DTYPES) -> Ca
 
 def kernel(operation: str, encode: Callable, scratch: Callable | None, otherwise: Kernel) -> Kernel:
     """A native kernel, with another one for what ``encode`` does not take."""
-
-    def nbytes(out, *inputs, **attributes) -> int:
-        own = scratch(out, *inputs, **attributes) if scratch is not None else 0
-        return max(own, otherwise.scratch_bytes(out, *inputs, **attributes))
-
-    def steps(out, *inputs, scratch, **attributes) -> list[tuple[Callable, tuple]]:
-        given = {"scratch": scratch} if own is not None else {}
-        instructions = encode(out, *inputs, **given, **attributes)
-        if instructions is None:
-            if otherwise.scratch is None:
-                scratch = None
-            return otherwise.bind(out, *inputs, scratch=scratch, **attributes)
-        return [(run, (each,)) if isinstance(each, Instruction) else each for each in instructions]
-
-    own = scratch
-
-    def compute(out, *inputs, scratch=None, **attributes) -> None:
-        for function, arguments in steps(out, *inputs, scratch=scratch, **attributes):
-            function(*arguments)
-
-    return Kernel(compute, operation, "native", nbytes, steps)
+    return encoded(operation, "native", encode, scratch, otherwise, Instruction, run)
 
 
 def address(array: np.ndarray) -> int:

@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 
+from ...strides import one_stride
+
 CHUNK = 4096  # elements whose squares are added up at a time, in a fixed order: see ``code.squares``
 
 
@@ -43,18 +45,7 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
 
 def stride(x: np.ndarray) -> int | None:
     """Bytes from element to element, in C order; None where that is not one number."""
-    if x.size <= 1:
-        return 0
-    found, span = None, 1
-    for n, step in zip(reversed(x.shape), reversed(x.strides)):
-        if n == 1:
-            continue
-        if found is None:
-            found = step
-        elif step != found * span:
-            return None
-        span *= n
-    return found
+    return one_stride(x.shape, x.strides)
 
 
 def shape_of_rows(x: np.ndarray, *others: np.ndarray) -> tuple[int, int]:

@@ -90,7 +90,7 @@ def fingerprint() -> str:
     return digest(parts + list(sources().values()))
 
 
-_IMPORT = re.compile(r"^from (\.+)([\w.]*) import \(?([\w\s,]+)", re.MULTILINE)
+_IMPORT = re.compile(r"^from (\.+)([\w.]*) import (\([^)]*\)|.*)", re.MULTILINE)
 
 
 def sources() -> dict[Path, str]:
