@@ -21,6 +21,7 @@ from .. import blocks as numpy_blocks
 from ..cutting import aligned
 from . import elementwise_shape as shapes
 from . import elementwise_words as layout
+from . import machine
 from .elementwise_assembly import FLOATS, Assembly, element_type, most_registers, most_room, strides
 from .elementwise_program import Declined, Operators, bits
 from .elementwise_shape import BLOCK, LARGE, Array, Walk
@@ -72,11 +73,18 @@ class _Chain:
         operators = Operators(self.expression, [x.dtype for x in inputs], kinds, attributes, dtype, out.dtype)
         assembly, target = Assembly(walk, blocks, dtype), ("array", 0)
         if blocks.kinds[0] == "line":
-            assembly.expression(operators, 1, target)
+            assembly.expression(operators, 1, target, _streams(out, inputs))
         else:
             root = assembly.expression(operators, 1)
             assembly.step(layout.EACH, "scatter bytes" if out.dtype == np.bool_ else "scatter", target, root, target)
         return assembly.instruction(scratch, keep=(out, *inputs))
+
+
+def _streams(out, inputs) -> bool:
+    """Whether to write past the caches: where they could not hold the arrays until somebody reads the result."""
+    nbytes = out.nbytes + sum(x.nbytes for x in inputs)
+    beyond = out.dtype != np.bool_ and nbytes > machine.last_level_cache() and machine.streams()
+    return beyond and not any(np.may_share_memory(out, x) for x in inputs)
 
 
 class _Reduction:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
@@ -21,7 +20,7 @@ FLOATS = (np.dtype("float32"), np.dtype("float64"))
 _NEAR, _FAR, _CHEAP = 0.6, 3.0, 0.6
 _COSTS = {
     "exp": 5.0, "expm1": 5.0, "log": 7.0, "log1p": 9.0, "tanh": 9.0, "erf": 13.0, "/": 4.0, "sqrt": 5.0, "gather": 16.0,
-    "gather bytes": 16.0,
+    "gather bytes": 16.0, "stream": 1.0,
 }  # fmt: skip
 _CACHED = 2**20  # bytes of all arrays together, up to which they are near
 
@@ -45,6 +44,7 @@ class Assembly:
         self.sections: list[list[tuple]] = [[], [], [], []]
         self.register = aligned(blocks.high * blocks.wide * dtype.itemsize)
         self.vector_cost = 0.0
+        self.lead = self.streamed = 0
 
     def array(self, base: int, row: int = 0, block: int = 0) -> tuple[str, int]:
         """One more array: ``row`` bytes from row to row, ``block`` from block to block."""
@@ -59,12 +59,13 @@ class Assembly:
     def step(self, section: int, op, result, a, b=("array", 0), c=("array", 0)) -> None:
         self.sections[section].append((layout.number(op, self.dtype == INT64), result, a, b, c))
 
-    def expression(self, operators: Operators, first: int, written=None) -> tuple[str, int]:
+    def expression(self, operators: Operators, first: int, written=None, streams: bool = False) -> tuple[str, int]:
         """The steps of an expression. Returns the place of its result.
 
         Args:
             first: the array that is its first input; the others follow.
             written: where the result is to go; a register if that is None.
+            streams: whether it goes there past the caches; where rows are cut, blocks begin with lines of those then.
         """
         entries, root = operators.entries, operators.root.index
         once: set[int] = set()
@@ -72,7 +73,8 @@ class Assembly:
             gathered = op.startswith("gather") and self.blocks.once[first + entries[operands[0].index][1]]
             if gathered or (op == "from bool" and operands[0].index in once):
                 once.add(at)
-        registers = Registers(operators, once, written is not None)
+        direct = written is not None and not streams
+        registers = Registers(operators, once, direct)
         self.registers = registers.count
 
         def place(operand):
@@ -81,12 +83,21 @@ class Assembly:
             op, i, _ = entries[operand.index]
             if op == "input":
                 return "array", first + i
-            if operand.index == root and written is not None:
+            if operand.index == root and direct:
                 return written
             return "register", registers.home[operand.index]
 
         lines = [i for i in range(first, len(self.walk.arrays)) if self.blocks.kinds[i] == "line"]
-        ahead = itertools.cycle([*lines, 0])
+        heavy = {at: entries[at] for at in registers.order if entries[at][0] in layout.HEAVY}
+        if streams:
+            heavy[None] = ("stream", "v", (operators.root,))
+        fetched = _fetched(heavy, lines if streams else [*lines, 0])
+
+        def idle(at, places) -> list[tuple[str, int]]:
+            """The other operands of a heavy operator: arrays that it fetches, or else what is near."""
+            named = [("array", i) for i in fetched[at]] or places
+            return [named[i % len(named)] for i in range(3 - len(places))]
+
         for at in registers.order:
             op, pattern, operands = entries[at]
             section = layout.ONCE if at in once else layout.EACH
@@ -94,10 +105,18 @@ class Assembly:
             if pattern is None:
                 self.step(section, op, place(Value(at)), places[0], places[0])
             else:
-                idle = [("array", next(ahead)) for _ in range(3 - len(places))] if op in layout.HEAVY else []
-                self.step(section, (op, pattern), place(Value(at)), *places, *idle)
+                others = idle(at, places) if at in heavy else []
+                self.step(section, (op, pattern), place(Value(at)), *places, *others)
             self.vector_cost += _COSTS.get(op, _CHEAP)
-        return place(operators.root)
+        if not streams:
+            return place(operators.root)
+        places = [place(operators.root)]
+        self.step(layout.EACH, ("stream", "v"), written, *places, *idle(None, places))
+        self.vector_cost += _COSTS["stream"]
+        self.streamed = 1
+        if self.blocks.high == 1 and self.blocks.wide < self.walk.columns:
+            self.lead = self.walk.arrays[written[1]].base % 64 // self.dtype.itemsize
+        return written
 
     def room(self) -> int:
         """Bytes of scratch for each thread."""
@@ -112,7 +131,7 @@ class Assembly:
         """
         walk, (high, wide) = self.walk, self.blocks[:2]
         outer = math.prod(walk.sizes[:-2])
-        strips = outer * -(-walk.columns // wide) * (1 if self.folded else -(-walk.rows // high))
+        strips = outer * -(-(walk.columns + self.lead) // wide) * (1 if self.folded else -(-walk.rows // high))
         room = self.room()
         nbytes = math.prod(walk.sizes) * self.dtype.itemsize
         fetched = len(walk.arrays) * (_NEAR if len(walk.arrays) * nbytes <= _CACHED else _FAR)
@@ -127,7 +146,7 @@ class Assembly:
             (layout.WIDE, wide), (layout.FOLDED, self.folded), (layout.SCRATCH, address(scratch) + used),
             (layout.ROOM, room), (layout.AXES, len(walk.sizes) - 2), (layout.ARRAYS, len(self.arrays)),
             (layout.REGISTERS, self.registers), (layout.CONSTANTS, len(self.constants)),
-            (layout.REGISTER, self.register),
+            (layout.REGISTER, self.register), (layout.LEAD, self.lead), (layout.STREAM, self.streamed),
         ):  # fmt: skip
             words[at] = int(word)
         for i, steps in enumerate(self.sections):
@@ -138,6 +157,16 @@ class Assembly:
                 words += [op, *(start[kind] + i for kind, i in places)]
         size = 4 if self.dtype == INT64 else self.dtype.itemsize  # integers are in the libraries of both floats
         return Instruction("elementwise", size, tuple(words), (scratch, *keep), count, cost)
+
+
+def _fetched(heavy: dict, arrays: list[int]) -> dict:
+    """Which operator fetches which arrays: each as much as the time that it takes allows for."""
+    found: dict = {at: [] for at in heavy}
+    for array in arrays:
+        free = [at for at, (_, _, operands) in heavy.items() if len(found[at]) + len(operands) < 3]
+        if free:
+            found[min(free, key=lambda at: (len(found[at]) + 1) / _COSTS[heavy[at][0]])].append(array)
+    return found
 
 
 def strides(x, shape) -> tuple[int, ...]:

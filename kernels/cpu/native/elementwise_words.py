@@ -18,9 +18,11 @@ FOLDED = 5  # 1: blocks below each other belong together, because the rows are r
 SCRATCH, ROOM = 6, 7  # its address, and bytes for each thread
 AXES, ARRAYS, REGISTERS, CONSTANTS = 8, 9, 10, 11  # how many there are
 REGISTER = 12  # bytes of a register
-SECTIONS = 13  # numbers of steps: once, before the blocks of a strip, for each block, after the blocks of a strip
+LEAD = 13  # elements that the first block of a row has less than the others
+STREAM = 14  # 1: results are written past the caches
+SECTIONS = 15  # numbers of steps: once, before the blocks of a strip, for each block, after the blocks of a strip
 ONCE, BEFORE, EACH, AFTER = range(4)
-HEADER = 17
+HEADER = 19
 
 # An array: address, strides, and the strides of the outer axes.
 BASE, ROW, COLUMN, BLOCK, ARRAY = range(5)
@@ -38,12 +40,14 @@ _UNARY = ("neg", "abs", "sign", "square", "logical_not", "copy", "from bool", "t
 _WHERE = ("vvv", "vvs", "vsv", "vss")
 
 # Operators on lines: (name, pattern). "gate" is a where b > 0, else 0; "one" makes 1 and 0 of a mask; "spread" a line
-# of one element; "sum", "max" and "min" one number in double precision of a line.
+# of one element; "sum", "max" and "min" one number in double precision of a line; "stream" a copy past
+# the caches.
 LINES = (
     *((op, pattern) for op, patterns in _BINARY.items() for pattern in patterns),
     *(("where", pattern) for pattern in _WHERE),
     *((op, "v") for op in (*_UNARY, *_FLOAT_UNARY, "sum", "max", "min")),
     ("spread", "s"),
+    ("stream", "v"),
 )
 # Operators on blocks, that know rows and columns.
 BLOCKS = (
@@ -64,7 +68,7 @@ def number(op, whole: bool) -> int:
 
 # Operators that take so long that memory can be fetched meanwhile: their idle operands are arrays, of which they fetch
 # what lies AHEAD bytes, a block, further on.
-HEAVY = {"/", "sqrt", *FUNCTIONS}
+HEAVY = {"/", "sqrt", *FUNCTIONS, "stream"}
 AHEAD = 2048
 
 # What integers do not have.

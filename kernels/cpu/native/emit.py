@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from llvmlite import ir
 
+from . import machine
+
 I1, I32, I64, VOID, DOUBLE = ir.IntType(1), ir.IntType(32), ir.IntType(64), ir.VoidType(), ir.DoubleType()
 
 
@@ -94,9 +96,19 @@ class Code:
         self.builder.call(store, [value, pointer, ir.Constant(I32, self.size), mask])
 
     def prefetch(self, address):
-        pointer = self.pointer(address)
+        pointer = self.pointer(address, ir.IntType(8))
         prefetch = self.declare("llvm.prefetch.p0", VOID, [pointer.type, I32, I32, I32])
         self.builder.call(prefetch, [pointer, ir.Constant(I32, 0), ir.Constant(I32, 3), ir.Constant(I32, 1)])
+
+    def stream(self, value, address):
+        """Stores a vector at a multiple of its bytes, past the caches: what is there is not fetched first."""
+        store = self.builder.store(value, self.pointer(address), align=self.size * self.lanes)
+        store.set_metadata("nontemporal", self.builder.module.add_metadata([ir.Constant(I32, 1)]))
+
+    def fence(self):
+        """Has what was streamed arrive before what is stored from here on: on x86 other stores keep their order."""
+        if machine.features().get("sse2"):
+            self.builder.call(self.declare("llvm.x86.sse.sfence", VOID, []), [])
 
     def barrier(self):
         """Keeps LLVM from moving loads across this place: no instruction of the processor."""

@@ -51,6 +51,12 @@ def widths() -> tuple[int, ...]:
 
 
 @functools.cache
+def streams() -> bool:
+    """Whether vectors can be written past the caches: x86, whose stores of 32 bytes and more do that well."""
+    return widths()[0] > 128
+
+
+@functools.cache
 def registers() -> int:
     """Vector registers: what the tile has to fit."""
     return 32 if features().get("neon") or features().get("avx512vl") else 16
@@ -73,11 +79,22 @@ def tile(size: int, width: int) -> Tile:
 @functools.cache
 def second_level_cache() -> int:
     """Bytes of the cache in which a block of B is to stay; a cautious guess where the system does not say."""
+    return _cache(2) or 2**20
+
+
+@functools.cache
+def last_level_cache() -> int:
+    """Bytes of the largest cache; where the system does not say a large number, which errs on the side of caution."""
+    return max(_cache(index) for index in (2, 3, 4)) or 2**28
+
+
+def _cache(index: int) -> int:
+    """Bytes of a cache as the system counts them: 2 is that of the second level. 0 where it knows of none."""
     try:
-        text = Path("/sys/devices/system/cpu/cpu0/cache/index2/size").read_text().strip()
+        text = Path(f"/sys/devices/system/cpu/cpu0/cache/index{index}/size").read_text().strip()
         return int(text[:-1]) * {"K": 2**10, "M": 2**20}[text[-1]]
     except (OSError, ValueError, KeyError, IndexError):
-        return 2**20
+        return 0
 
 
 # ---- the cache of compiled code ----

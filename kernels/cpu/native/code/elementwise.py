@@ -51,6 +51,7 @@ def elementwise(size: int, width: int):
     FIRST_BLOCK = layout.FIRST_BLOCK
     ROWS, COLUMNS, HIGH, WIDE, FOLDED = layout.ROWS, layout.COLUMNS, layout.HIGH, layout.WIDE, layout.FOLDED
     OUTER, SCRATCH, ROOM, REGISTER = layout.OUTER, layout.SCRATCH, layout.ROOM, layout.REGISTER
+    LEAD, STREAM = layout.LEAD, layout.STREAM
     AXES, ARRAYS, REGISTERS, CONSTANTS = layout.AXES, layout.ARRAYS, layout.REGISTERS, layout.CONSTANTS
     HEADER, SECTIONS, STEP = layout.HEADER, layout.SECTIONS, layout.STEP
     BASE, ROW, COLUMN, BLOCK, ARRAY = layout.BASE, layout.ROW, layout.COLUMN, layout.BLOCK, layout.ARRAY
@@ -73,7 +74,8 @@ def elementwise(size: int, width: int):
 
     def run(words, thread, threads):
         rows, columns, high, wide = word(words, ROWS), word(words, COLUMNS), word(words, HIGH), word(words, WIDE)
-        down, pieces = (rows + high - 1) // high, (columns + wide - 1) // wide
+        lead = word(words, LEAD)
+        down, pieces = (rows + high - 1) // high, (columns + lead + wide - 1) // wide
         deep = 1  # blocks of a strip
         if word(words, FOLDED):
             deep, down = down, 1
@@ -100,8 +102,8 @@ def elementwise(size: int, width: int):
         piece, above = first % pieces, first // pieces
         at, outer = above % down, above // down
         for strip in range(first, last):
-            left = piece * wide
-            n = min(wide, columns - left)
+            left = max(0, piece * wide - lead)
+            n = min((piece + 1) * wide - lead, columns) - left
             for depth in range(deep):
                 top = (at + depth) * high
                 m = min(high, rows - top)
@@ -127,8 +129,21 @@ def elementwise(size: int, width: int):
                 piece, at = 0, at + 1
                 if at == down:
                     at, outer = 0, outer + 1
+        if word(words, STREAM):
+            fence()
 
     return run
+
+
+@intrinsic
+def fence(typing):
+    """Lets no later write of this thread be seen before what it has streamed."""
+
+    def codegen(context, builder, signature, arguments):
+        Code(builder, 4, 1).fence()
+        return context.get_dummy_value()
+
+    return types.void(), codegen
 
 
 @operation("combine")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from llvmlite import ir
 
 from ..elementwise_words import AHEAD, FLOATS_ONLY, FUNCTIONS, HEAVY, LINES
-from ..emit import DOUBLE, I64, Code, Piece, function
+from ..emit import DOUBLE, I64, Code, Piece, function, number
 from . import functions
 
 _COMPARISONS = ("==", "!=", "<", "<=")
@@ -41,6 +41,9 @@ def write_line(op: str, pattern: str, size: int, lanes: int, whole: bool):
             total = code.as_double(reduced_line(code, op, count, addresses[0]))
             builder.store(total, code.pointer(result, DOUBLE), align=8)
             return
+        if op == "stream":
+            _stream(code, count, *addresses, result)
+            return
         single = [code.load_spread(address) if kind == "s" else None for kind, address in zip(pattern, addresses)]
 
         def body(piece, _):
@@ -62,6 +65,29 @@ def write_line(op: str, pattern: str, size: int, lanes: int, whole: bool):
         code.line(count, body, turn=1 if op in FUNCTIONS else _WORK)
 
     return write
+
+
+def _stream(code: Code, count, source, b, c, result) -> None:
+    """Copies a line: whole lines of the cache past it, and as usual what is before and behind them.
+
+    The next blocks of ``b`` and ``c`` are fetched meanwhile.
+    """
+    builder = code.builder
+    ahead = builder.sdiv(builder.and_(builder.neg(result), number(63)), number(code.size))
+    ahead = builder.select(builder.icmp_signed("<", ahead, count), ahead, count)
+    code.line(ahead, lambda piece, _: piece.store(piece.load(source), result))
+    offset = code.times(ahead, code.size)
+    source, result, *others = (code.at(each, offset) for each in (source, result, b, c))
+
+    def body(piece, _):
+        for each in others:
+            code.prefetch(code.at(each, piece.offset, AHEAD))
+        if piece.mask is None:
+            code.stream(piece.load(source), code.at(result, piece.offset))
+        else:
+            piece.store(piece.load(source), result)
+
+    code.line(builder.sub(count, ahead), body, turn=_WORK)
 
 
 def line_functions(module: ir.Module, size: int, lanes: int, whole: bool) -> list[ir.Function]:
