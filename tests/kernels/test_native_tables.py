@@ -115,6 +115,51 @@ def test_a_worker_that_has_fallen_asleep_is_woken(chain, pool):
         time.sleep(0.05)  # far longer than a worker waits for work
 
 
+def test_who_waits_for_long_at_a_barrier_says_so(chain, pool, monkeypatch):
+    from tinynet.kernels.cpu.native import layout
+
+    calls, last, expected = chain
+    pool.set_threads(2)
+    linked, _ = kernels.link(calls(), "native")
+    run(linked)
+    words, wake, noted = pool._pool._words, pool._Pool.wake, []
+
+    def until(word):
+        end = time.monotonic() + 30  # reached by a failure only
+        while not words[word] and time.monotonic() < end:
+            time.sleep(0.001)
+        return words[word]
+
+    def wake_late(self):
+        noted.append(until(layout.WAITED))
+        wake(self)
+
+    until(layout.WORKERS + layout.LINE + layout.ASLEEP)
+    monkeypatch.setattr(pool._Pool, "wake", lambda self: threading.Thread(target=wake_late, args=(self,)).start())
+    last[...] = 0
+    run(linked)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(last, expected)
+    assert noted == [1] and not pool._pool.waited()
+
+
+def test_threads_that_waited_are_made_anew_for_the_processors_that_are_left(chain, pool, monkeypatch):
+    from tinynet.kernels.cpu.native import layout
+
+    calls, last, expected = chain
+    monkeypatch.delenv("TINYNET_NUM_THREADS", raising=False)
+    monkeypatch.setattr(pool, "affinity", lambda: 3)
+    linked, _ = kernels.link(calls(), "native")
+    for left, then in ((3, 3), (2, None), (2, 2), (1, None), (1, None)):
+        monkeypatch.setattr(pool, "affinity", lambda left=left: left)
+        if pool._pool is not None:
+            pool._pool._words[layout.WAITED] = 1
+        last[...] = 0
+        run(linked)
+        np.testing.assert_array_equal(last, expected)
+        assert (pool._pool and pool._pool.threads) == then
+
+
 @pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals come to the main thread")
 @pytest.mark.parametrize("impatient", [False, True], ids=["once", "and again"])
 def test_ctrl_c_between_the_start_of_a_table_and_its_end_leaves_no_worker_behind(chain, pool, monkeypatch, impatient):

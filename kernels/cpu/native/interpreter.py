@@ -9,7 +9,8 @@ to zero decay through them), they are of no use, and each of them costs a core a
 
 Threads meet at a barrier: a counter of arrivals and a generation that the last one moves on. They wait for each other
 by spinning, because what they wait for is microseconds away; for work they spin for a while and are then put to sleep
-by who called ``work``: see ``pool``.
+by who called ``work``: see ``pool``. Where there are fewer cores than threads, spinning keeps those away that one waits
+for. So who has waited for long gives way and says so, and the pool then looks at how many cores there are.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from . import layout
 from .emit import I32, I64, VOID, number
 
 _X86, _ARM = ("x86_64", "AMD64"), ("aarch64", "arm64")
-PATIENCE = 1 << 16  # turns at a barrier after which a thread lets others onto its core; a turn is some 2 ns
+# Turns at a barrier after which a thread lets others onto its core, and says so; a turn is some 2 ns.
+PATIENCE = 1 << 16
 # How many turns there are between two of the instructions that tell a core that it waits. A virtual machine is halted
 # by its host for tens of microseconds where they come one upon the other (pause-loop exiting: 128 cycles apart).
 PAUSES = 128
@@ -103,8 +105,11 @@ class _Writer:
         found = self.module.globals.get(name) or ir.Function(self.module, ir.FunctionType(VOID, [pointer]), name)
         self.builder.call(found, [self.builder.bitcast(mode, pointer)])
 
-    def spin(self, done, most=None):
-        """Waits until ``done() -> i1`` holds, or for ``most`` turns; without ``most`` it gives way now and then."""
+    def spin(self, done, most=None, late=None):
+        """Waits until ``done() -> i1`` holds: for ``most`` turns, or however long it takes.
+
+        In the latter case ``late()`` writes what is done now and then when it has taken long.
+        """
         builder, before = self.builder, self.builder.block
         head, again, after = self.block("spin"), self.block("again"), self.block("after")
         builder.branch(head)
@@ -118,9 +123,9 @@ class _Writer:
         with builder.if_then(seldom):
             self.pause()
         if most is None:
-            late = builder.icmp_signed(">", following, number(PATIENCE))
-            with builder.if_then(builder.and_(late, seldom)):
-                self.give_way()
+            long = builder.icmp_signed(">", following, number(PATIENCE))
+            with builder.if_then(builder.and_(long, seldom)):
+                late()
             turn.add_incoming(following, builder.block)
             builder.branch(head)
         else:
@@ -164,7 +169,12 @@ def _write_barrier(module: ir.Module) -> ir.Function:
     w.store_atomic(builder.add(generation, number(1)), control, layout.GENERATION)
     builder.branch(end)
     builder.position_at_end(wait)
-    w.spin(lambda: builder.icmp_signed("!=", w.load_atomic(control, layout.GENERATION), generation))
+
+    def late():
+        w.store_atomic(number(1), control, layout.WAITED)
+        w.give_way()
+
+    w.spin(lambda: builder.icmp_signed("!=", w.load_atomic(control, layout.GENERATION), generation), late=late)
     builder.branch(end)
     builder.position_at_end(end)
     builder.ret_void()

@@ -11,6 +11,7 @@ FUNCTION, LENGTH, LIMIT, MEET, HEADER = 0, 1, 2, 3, 4
 # The control block of a pool. Words that are written by different threads stand in cache lines of their own.
 LINE = 8
 EPOCH, FINISHED = 0, 1  # how many tables were handed out, and how many of them are done
+WAITED = 2  # set by a thread that has waited at a barrier for so long that it lets others onto its core
 ARRIVED, GENERATION, GIVEN = LINE, 2 * LINE, 3 * LINE
 WORKERS = 4 * LINE  # the line of worker i is i lines further on
 SEEN, ASLEEP = 0, 1

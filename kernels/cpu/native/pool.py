@@ -2,6 +2,8 @@
 
 Its size is what the process may use (CPU affinity), or what ``set_threads`` or TINYNET_NUM_THREADS say. Results do not
 depend on it: a thread's share of an operation is whole elements of the result, each of which is computed in one order.
+Where the process is left with fewer processors later on, threads wait long for each other, which they note; the pool is
+then made anew for those that are left.
 
 Workers are Python threads that are inside compiled code nearly all the time, without the interpreter's lock: they spin
 for a fraction of a millisecond after a table, because the next one mostly follows at once, and then sleep on an event.
@@ -32,7 +34,7 @@ class _Pool:
         words = layout.control_words(threads)
         held = np.zeros(words + layout.LINE, np.int64)
         start = -held.ctypes.data % 64 // 8
-        self._words, self.control = held[start:], held[start:].ctypes.data
+        self._words, self.control = memoryview(held[start:]), held[start:].ctypes.data
         self._stop = False
         self._bells = [threading.Event() for _ in range(1, threads)]
         for index, bell in enumerate(self._bells, 1):
@@ -59,6 +61,13 @@ class _Pool:
             with contextlib.suppress(KeyboardInterrupt):  # of the impatient; it is a matter of microseconds
                 self.wake()
                 library.join(table, self.threads, self.control)
+
+    def waited(self) -> bool:
+        """Whether a thread has waited for long since this was asked last."""
+        if not self._words[layout.WAITED]:
+            return False
+        self._words[layout.WAITED] = 0
+        return True
 
     def wake(self) -> None:
         for bell in self._bells:
@@ -112,6 +121,8 @@ def run(library, table: int) -> bool:
                 return False
             _pool = _Pool(threads(), library)
         _pool.run(library, table)
+        if _pool.waited() and threads() < _pool.threads:
+            _close()
         return True
     finally:
         _lock.release()
