@@ -28,7 +28,7 @@ STATUS = {
     13: "EXECUTION_FAILED", 14: "INTERNAL_ERROR", 15: "NOT_SUPPORTED", 16: "LICENSE_ERROR",
 }  # fmt: skip
 PLAIN, TRANSPOSED = 0, 1  # cublasOperation_t
-TYPES = {"float32": 0, "float64": 1}  # cudaDataType
+TYPES = {"float32": 0, "float64": 1, "bfloat16": 14}  # cudaDataType
 # precision -> cublasComputeType_t, cublasMath_t
 COMPUTE = {"float32": (68, 0), "tf32": (77, 3), "bf16": (75, 0), "float64": (70, 0)}
 DEFAULT_ALGORITHM = -1
@@ -39,7 +39,10 @@ class BlasError(RuntimeError):
 
 
 class Gemm(NamedTuple):
-    """The arguments of a product as cuBLAS takes them, column by column: C (rows x columns) = op(A) op(B)."""
+    """The arguments of a product as cuBLAS takes them, column by column: C (rows x columns) = op(A) op(B).
+
+    ``dtype`` is the type of C, ``operands`` that of A and B.
+    """
 
     a_operation: int
     b_operation: int
@@ -57,12 +60,18 @@ class Gemm(NamedTuple):
     c_batch: int
     batch: int
     dtype: str
+    operands: str
     compute: int
     math: int
 
 
-def gemm(product: Product, precision: str) -> Gemm | None:
-    """The bare product for cuBLAS; None where the layout of an operand, or of C, is none that it takes."""
+def gemm(product: Product, precision: str, operands: str | None = None) -> Gemm | None:
+    """The bare product for cuBLAS; None where the layout of an operand, or of C, is none that it takes.
+
+    Args:
+        operands: the type of A and B, "bfloat16", where it is not that of C. Then they need no rounding: products are
+            exact, and are added up in float32.
+    """
     if product.c.column != 1 and product.n > 1:
         product = product.turned()
     if (product.c.column != 1 and product.n > 1) or product.k == 0:
@@ -73,10 +82,10 @@ def gemm(product: Product, precision: str) -> Gemm | None:
     c = _operand(product.c, m, n)
     if None in (a, b, c) or c[0] != PLAIN:
         return None
-    compute, math = COMPUTE[precision if dtype == "float32" else dtype]
+    compute, math = COMPUTE[precision if dtype == "float32" and operands is None else dtype]
     found = Gemm(
         b[0], a[0], n, m, k, product.b.address, b[1], product.b.batch, product.a.address, a[1], product.a.batch,
-        product.c.address, c[1], product.c.batch, product.batch, dtype, compute, math,
+        product.c.address, c[1], product.c.batch, product.batch, dtype, operands or dtype, compute, math,
     )  # fmt: skip
     sizes = (n, m, k, product.batch, a[1], b[1], c[1])
     return found if max(sizes) <= LARGEST else None
@@ -127,20 +136,20 @@ class Handle:
             self._call("cublasSetMathMode", self._handle, ctypes.c_int(g.math))
             self._math = g.math
         number = ctypes.c_float if g.dtype == "float32" else ctypes.c_double
-        one, zero, kind = number(1), number(0), ctypes.c_int(TYPES[g.dtype])
+        one, zero = number(1), number(0)
         integer, pointer, far = ctypes.c_int, ctypes.c_void_p, ctypes.c_longlong
 
-        def matrix(address: int, leading: int, batch: int) -> tuple:
-            found = pointer(address), kind, integer(leading)
+        def matrix(address: int, kind: str, leading: int, batch: int) -> tuple:
+            found = pointer(address), integer(TYPES[kind]), integer(leading)
             return found if g.batch == 1 else (*found, far(batch))
 
         self._call(
             "cublasGemmEx" if g.batch == 1 else "cublasGemmStridedBatchedEx",
             self._handle, integer(g.a_operation), integer(g.b_operation),
             integer(g.rows), integer(g.columns), integer(g.depth), ctypes.byref(one),
-            *matrix(g.a, g.a_leading, g.a_batch), *matrix(g.b, g.b_leading, g.b_batch), ctypes.byref(zero),
-            *matrix(g.c, g.c_leading, g.c_batch), *(() if g.batch == 1 else (integer(g.batch),)),
-            integer(g.compute), integer(DEFAULT_ALGORITHM),
+            *matrix(g.a, g.operands, g.a_leading, g.a_batch), *matrix(g.b, g.operands, g.b_leading, g.b_batch),
+            ctypes.byref(zero), *matrix(g.c, g.dtype, g.c_leading, g.c_batch),
+            *(() if g.batch == 1 else (integer(g.batch),)), integer(g.compute), integer(DEFAULT_ALGORITHM),
         )  # fmt: skip
 
     def close(self) -> None:
@@ -150,10 +159,15 @@ class Handle:
 
 
 class Call:
-    """A product by cuBLAS, to be called like a launch: on the current device, in its current stream."""
+    """A product by cuBLAS, to be called like a launch: on the current device, in its current stream.
+
+    Attributes:
+        arguments: of the product, numbers and words alone.
+        note: why it is cuBLAS's, where that was measured.
+    """
 
     def __init__(self, arguments: Gemm, keep: tuple = ()):
-        self.arguments, self._keep = arguments, keep
+        self.arguments, self._keep, self.note = arguments, keep, ""
 
     def __call__(self) -> None:
         import cupy

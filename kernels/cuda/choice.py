@@ -1,10 +1,10 @@
-"""The own product or cuBLAS: decided for each shape by measurement, once per kind of GPU, and remembered.
+"""The own product or one of cuBLAS's: decided for each shape by measurement, once per kind of GPU, and remembered.
 
-Which of the two is faster depends on the shape and on the GPU, and on whether bias, activation or mask come with the
-product, which cuBLAS leaves to a launch of its own. So the first binding of a large product of some shape times both,
-on its own arrays, before anything is captured; the result goes into a file of the user's cache. cuBLAS is taken where
-it is clearly faster. Where nothing can be measured (arrays of NumPy, no library, a capture under way), it is the own
-product.
+Which way is the fastest depends on the shape and on the GPU, and on whether bias, activation or mask come with the
+product, which cuBLAS leaves to a launch of its own. In bf16 cuBLAS may round the operands itself, or get copies of them
+that are rounded already (``operands``). So the first binding of a large product of some shape times all of them, on its
+own arrays, before anything is captured; the result goes into a file of the user's cache. cuBLAS is taken where it is
+clearly faster. Where nothing can be measured (arrays of NumPy, no library, a capture under way), it is the own product.
 """
 
 from __future__ import annotations
@@ -22,42 +22,62 @@ import numpy as np
 
 from . import blas
 from .launch import Launch, run
+from .operands import in_bf16
 from .products import NOTHING, Product, finishing
 
-LEAST_FLOPS = 1e7  # below, neither takes longer than a launch does
+LEAST_FLOPS = 1e7  # below, none takes longer than a launch does
 CLEARLY = 1.05  # how many times faster cuBLAS has to be
 RUNS = 9  # of a measurement, after two that are not counted
-_chosen: dict[str, list[float]] = {}  # what this process goes by
+OWN, LIBRARY, COPIES = "own kernel", "cuBLAS", "cuBLAS on bf16 copies"  # the ways, as they are remembered
+_chosen: dict[str, dict[str, float]] = {}  # what this process goes by
 
 
 class Choice(NamedTuple):
-    """Seconds of both, and what follows."""
+    """The way that is taken, and the seconds of all; infinity for what cannot be done here."""
 
-    own: float
-    blas: float
-
-    @property
-    def is_blas(self) -> bool:
-        return self.own > CLEARLY * self.blas
+    way: str
+    seconds: dict[str, float]
 
     def __str__(self) -> str:
-        first, second = (("cuBLAS", self.blas), ("own kernel", self.own))[:: 1 if self.is_blas else -1]
-        return f"{first[0]} {first[1] * 1e6:,.0f} µs, {second[0]} {second[1] * 1e6:,.0f} µs"
+        others = sorted(self.seconds.keys() - {self.way}, key=lambda way: (self.seconds[way], way))
+        return ", ".join(f"{way} {self.seconds[way] * 1e6:,.0f} µs" for way in (self.way, *others))
 
 
-def best(product: Product, own: list, precision: str, out) -> list:
-    """Launches and calls that compute the product: ``own``, or cuBLAS and what it leaves to do."""
-    if product.flops < LEAST_FLOPS or hasattr(out, "__array_interface__"):
+def best(product: Product, own: list, precision: str, out, scratch=None) -> list:
+    """Launches and calls that compute the product: ``own``, or cuBLAS and what comes before it and after it.
+
+    Args:
+        scratch: bytes, which copies of the operands may be made in.
+    """
+    if product.flops < LEAST_FLOPS or hasattr(out, "__array_interface__") or blas.handle() is None:
         return own
-    handle = blas.handle()
-    gemm = None if handle is None else blas.gemm(product, precision)
-    if gemm is None:
+    ways = {OWN: own} | ways_of_library(product, precision, scratch)
+    if len(ways) == 1:
         return own
-    calls = [(blas.Call(gemm, product.keep), ()), *rest(product)]
     # Measuring writes to the output; where that is the mask's or the bias's memory too, that would be lost.
     may = not _overlaps(product) and not blas.is_capturing()
-    found = choose(key(product, precision), calls_of(own), calls_of(calls), device_seconds if may else None, where())
-    return calls if found is not None and found.is_blas else own
+    functions = {way: calls_of(calls) for way, calls in ways.items()}
+    found = choose(key(product, precision), functions, device_seconds if may else None, where())
+    if found is None:
+        return own
+    for each in ways[found.way]:
+        if not isinstance(each, Launch):
+            each[0].note = str(found)
+    return ways[found.way]
+
+
+def ways_of_library(product: Product, precision: str, scratch) -> dict[str, list]:
+    """How cuBLAS may compute the product: launches and a call, by the name of the way."""
+    given = {LIBRARY: ([], product, None)}
+    copies = in_bf16(product, scratch) if precision == "bf16" and product.dtype == np.float32 else None
+    if copies is not None:
+        given[COPIES] = (*copies, "bfloat16")
+    found = {}
+    for way, (before, one, operands) in given.items():
+        arguments = blas.gemm(one, precision, operands)
+        if arguments is not None:
+            found[way] = [*before, (blas.Call(arguments, one.keep), ()), *rest(product)]
+    return found
 
 
 def rest(product: Product) -> list[Launch]:
@@ -91,26 +111,37 @@ def key(product: Product, precision: str) -> str:
     return f"{product.batch}x{product.m}x{product.k}x{product.n} {a}{b}{c} {product.dtype} {precision} {extra}"
 
 
-def choose(name: str, own: Callable, library: Callable, seconds: Callable | None, path: Path | None) -> Choice | None:
+def choose(name: str, ways: dict[str, Callable], seconds: Callable | None, path: Path | None) -> Choice | None:
     """What was measured under this name, now if never before.
 
     Args:
-        own, library: both ways to compute it.
+        ways: to compute it, the own one first. One that was not measured with the others has all measured again.
         seconds: ``seconds(function) -> float``, how long a call takes on the device; None: not to be measured now.
         path: where it is remembered; None for nowhere.
     """
-    if name not in _chosen:
-        known = _read(path)
-        if name not in known:
+    known = _chosen.get(name, {})
+    if not ways.keys() <= known.keys():
+        known = _read(path).get(name, {})
+        if not ways.keys() <= known.keys():
             if seconds is None:
                 return None
-            found = [float(seconds(own)), math.inf]
-            with contextlib.suppress(blas.BlasError):  # it cannot do it here: then it never will
-                found[1] = float(seconds(library))
-            known = {name: found} | _read(path)  # what another process has measured meanwhile, stays
-            _write(path, known)
-        _chosen[name] = known[name]
-    return Choice(*_chosen[name])
+            measured = {way: _seconds_of(function, seconds) for way, function in ways.items()}
+            remembered = _read(path)  # what another process has measured meanwhile, stays
+            known = remembered.get(name, {})
+            if not ways.keys() <= known.keys():
+                known = measured
+                _write(path, remembered | {name: known})
+        _chosen[name] = known
+    times = {way: known[way] for way in ways}
+    own, *others = ways
+    fastest = min(others, key=times.get)
+    return Choice(fastest if times[own] > CLEARLY * times[fastest] else own, times)
+
+
+def _seconds_of(function: Callable, seconds: Callable) -> float:
+    with contextlib.suppress(blas.BlasError):  # it cannot do it here: then it never will
+        return float(seconds(function))
+    return math.inf
 
 
 def device_seconds(function: Callable) -> float:
@@ -153,15 +184,18 @@ def _folder() -> Path | None:
         return None
 
 
-def _read(path: Path | None) -> dict[str, list[float]]:
-    """What is remembered; nothing, where a file is damaged."""
+def _read(path: Path | None) -> dict[str, dict[str, float]]:
+    """What is remembered: name -> way -> seconds; nothing, where a file is damaged."""
     if path is not None:
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
-            return {str(key): [float(own), float(blas)] for key, (own, blas) in json.loads(path.read_text()).items()}
+            return {
+                str(name): {str(way): float(each) for way, each in times.items()}
+                for name, times in json.loads(path.read_text()).items()
+            }
     return {}
 
 
-def _write(path: Path | None, known: dict[str, list[float]]) -> None:
+def _write(path: Path | None, known: dict[str, dict[str, float]]) -> None:
     """Whole or not at all: another process may read at the same time."""
     if path is None:
         return

@@ -11,12 +11,14 @@ import math
 
 import numpy as np
 
+from ..precision import precision
 from . import choice
 from .encoding import address, apart, cuda, line
-from .precision import precision
+from .operands import copies_bytes, copies_pay
 from .products import NOTHING, Product, View, launches, scratch_bytes, step_for
 
 MOST = 64  # launches for a batch
+TENSOR_CORES = 80  # the compute capability from which they take TF32 and bf16
 
 
 @functools.cache
@@ -32,16 +34,22 @@ def capability(array) -> int:
 
 
 def _scratch(out, a, b) -> int:
-    """For each way in which the axes of a batch may become one product or several."""
+    """For each way in which the axes of a batch may become one product or several, in the precision that is set."""
     if not a.shape or not b.shape or 0 in out.shape:
         return 0
     k, n = a.shape[-1], b.shape[-1] if len(b.shape) > 1 else 1
     m = a.shape[-2] if len(a.shape) > 1 else 1
     batch = math.prod(out.shape) // (m * n)
-    shapes = {(m, n, k, batch)}
+    a_count, b_count = math.prod(a.shape[:-2]), math.prod(b.shape[:-2])
+    shapes = {(m, n, k, batch, a_count, b_count)}
     if len(b.shape) == 2:
-        shapes.add((m * batch, n, k, 1))
-    return max(scratch_bytes(*shape, out.dtype) for shape in shapes)
+        shapes.add((m * batch, n, k, 1, 1, 1))
+    in_bf16, most = precision() == "bf16" and out.dtype == np.float32, 0
+    for m, n, k, batch, *counts in shapes:
+        most = max(most, scratch_bytes(m, n, k, batch, out.dtype))
+        if in_bf16 and copies_pay(m, n):  # copies or slices: never both
+            most = max(most, copies_bytes(m, n, k, *counts))
+    return most
 
 
 @cuda("matmul", scratch=_scratch)
@@ -63,10 +71,10 @@ def _encode(out, a, b, scratch, bias=None, activation=None, mask=None):
     found = products(out, a, b, bias, activation, mask)
     if found is None:
         return None
-    calls = []
+    calls, exactness = [], precision() if capability(out) >= TENSOR_CORES else "float32"
     for each in found:
-        step = step_for(each, precision(), capability(out))
-        calls += choice.best(each, launches(each, step, precision(), scratch), precision(), out)
+        own = launches(each, step_for(each, exactness), exactness, scratch)
+        calls += choice.best(each, own, exactness, out, scratch)
     return calls
 
 

@@ -115,24 +115,23 @@ def is_turned(m: int, n: int) -> bool:
 
 
 def scratch_bytes(m: int, n: int, k: int, batch: int, dtype, step: str | None = None) -> int:
-    """Bytes for the slices of a product; for the step that takes most, where none is named."""
+    """Bytes for the slices of a product; by the step that programs get, where none is named."""
     if 0 in (m, n, batch):
         return 0
     if step not in TILES and is_turned(m, n):
         m, n = n, m
-    steps = [step] if step else ["matvec"] if n == 1 else ["vectors", "tensor"]
-    slices = max(cut(m, n, k, batch, dtype, each).slices for each in steps)
+    # Whichever precision there is: what "tensor" gets is cut as it were for "vectors".
+    slices = cut(m, n, k, batch, dtype, step or ("matvec" if n == 1 else "vectors")).slices
     return 0 if slices == 1 else slices * batch * m * n * np.dtype(dtype).itemsize
 
 
-def step_for(product: Product, precision: str, capability: int = 90) -> str:
+def step_for(product: Product, precision: str) -> str:
     """The step of the ladder that programs get."""
     if 1 in (product.m, product.n):
         return "matvec"
     if min(product.m, product.n) <= NARROW:  # there is a tile for it, and it takes as long as memory does
         return "vectors"
-    tensor = precision != "float32" and product.dtype == np.float32 and capability >= 80
-    return "tensor" if tensor else "vectors"
+    return "tensor" if precision != "float32" and product.dtype == np.float32 else "vectors"
 
 
 def launches(product: Product, step: str, precision: str = "float32", scratch=None) -> list[Launch]:
@@ -216,11 +215,14 @@ def _matvec(product: Product, slices: int, depth: int) -> Launch:
     )
 
 
-def _fits(view: View, rows: int, columns: int, product: Product) -> bool:
-    """Whether 16 bytes may be loaded at once from where each row, or each column, begins."""
-    size = product.dtype.itemsize
-    steps = (view.row if rows > 1 else 0, view.column if columns > 1 else 0, view.batch if product.batch > 1 else 0)
+def fits(view: View, rows: int, columns: int, size: int, batch: int = 1) -> bool:
+    """Whether 16 bytes may be loaded at once, of elements of a size, from where each row, or each column, begins."""
+    steps = (view.row if rows > 1 else 0, view.column if columns > 1 else 0, view.batch if batch > 1 else 0)
     return view.address % WIDE == 0 and not any(step * size % WIDE for step in steps)
+
+
+def _fits(view: View, rows: int, columns: int, product: Product) -> bool:
+    return fits(view, rows, columns, product.dtype.itemsize, product.batch)
 
 
 def _ways(product: Product) -> tuple[str, str]:

@@ -21,7 +21,8 @@ products = importlib.import_module("tinynet.kernels.cuda.products")
 launch = importlib.import_module("tinynet.kernels.cuda.launch")
 
 INVALID_VALUE = 7
-NUMBERS = {0: "float32", 1: "float64"}  # cudaDataType
+BF16 = 14
+NUMBERS = {0: "float32", 1: "float64", BF16: "uint16"}  # cudaDataType; bf16 is the upper half of a float32
 
 
 def columns(address, rows, count, leading, dtype):
@@ -86,10 +87,11 @@ class Library:
 
     def _multiply(self, handle, to_a, to_b, m, n, k, one, zero, a, b, c, kinds, count, compute, algorithm):
         assert handle.value == 4711 and self.workspace is not None and self.workspace[1] >= 32 * 2**20
-        assert algorithm.value == -1 and len({kind.value for kind in kinds}) == 1
+        operands, dtype = NUMBERS[kinds[0].value], NUMBERS[kinds[2].value]
+        assert algorithm.value == -1 and kinds[0].value == kinds[1].value
+        assert operands == dtype or (operands, dtype, compute.value) == ("uint16", "float32", 68)
         for each in (to_a, to_b, m, n, k, *kinds, compute, algorithm):
             assert type(each) is ctypes.c_int
-        dtype = NUMBERS[kinds[0].value]
         number = {"float32": ctypes.c_float, "float64": ctypes.c_double}[dtype]
         assert type(one._obj) is type(zero._obj) is number and (one._obj.value, zero._obj.value) == (1, 0)
         self.compute = compute.value
@@ -101,9 +103,11 @@ class Library:
                 return INVALID_VALUE
         for i in range(count):
             first, second, result = (
-                columns(address.value + i * far.value * np.dtype(dtype).itemsize, *shape, leading.value, dtype)
-                for shape, (address, leading, far) in zip(shapes, (a, b, c))
+                columns(address.value + i * far.value * np.dtype(kind).itemsize, *shape, leading.value, kind)
+                for kind, shape, (address, leading, far) in zip((operands, operands, dtype), shapes, (a, b, c))
             )
+            if operands == "uint16":
+                first, second = ((each.astype("uint32") << 16).view("float32") for each in (first, second))
             first, second = (first.T if to_a.value else first), (second.T if to_b.value else second)
             result[...] = first @ second
         return 0
@@ -252,6 +256,8 @@ def test_where_the_library_is_found(tmp_path):
 
 # ---- the choice ----
 
+BOTH = {"own": "own", "blas": "blas"}
+
 
 @pytest.fixture
 def fresh(monkeypatch):
@@ -262,17 +268,24 @@ def fresh(monkeypatch):
 
 def test_a_product_is_measured_once_and_remembered(fresh, tmp_path):
     path, asked = tmp_path / "products.json", []
-    times = {"own": 3e-3, "blas": 2e-3}
+    times = {"own kernel": 3e-3, "cuBLAS": 2.5e-3, "cuBLAS on bf16 copies": 2e-3}
+    ways, said = {way: way for way in times}, "cuBLAS on bf16 copies 2,000 µs, cuBLAS 2,500 µs, own kernel 3,000 µs"
     seconds = lambda which: asked.append(which) or times[which]
     for _ in range(2):
-        found = fresh.choose("a", "own", "blas", seconds, path)
-        assert found.is_blas and str(found) == "cuBLAS 2,000 µs, own kernel 3,000 µs"
-    assert asked == ["own", "blas"] and json.loads(path.read_text()) == {"a": [3e-3, 2e-3]}
+        found = fresh.choose("a", ways, seconds, path)
+        assert found.way == "cuBLAS on bf16 copies" and str(found) == said
+    assert asked == list(ways) and json.loads(path.read_text()) == {"a": times}
     fresh._chosen.clear()  # another process
-    assert fresh.choose("a", "own", "blas", None, path) == (3e-3, 2e-3)
-    assert fresh.choose("b", "own", "blas", None, path) is None, "nothing may be measured now"
-    fresh.choose("b", "own", "blas", seconds, path)
-    assert set(json.loads(path.read_text())) == {"a", "b"}
+    assert fresh.choose("a", ways, None, path) == ("cuBLAS on bf16 copies", times)
+    two = {way: way for way in list(ways)[:2]}
+    expected = "cuBLAS", {way: times[way] for way in two}
+    assert fresh.choose("a", two, None, path) == expected, "there is no room for copies"
+    assert fresh.choose("b", two, None, path) is None, "nothing may be measured now"
+    fresh.choose("b", two, seconds, path)
+    assert set(json.loads(path.read_text())) == {"a", "b"} and asked == [*ways, *two]
+    assert fresh.choose("b", ways, None, path) is None
+    times["cuBLAS on bf16 copies"] = 1.0
+    assert fresh.choose("b", ways, seconds, path).way == "cuBLAS" and asked == [*ways, *two, *ways]
     assert [each.name for each in tmp_path.iterdir()] == ["products.json"]
 
 
@@ -280,21 +293,23 @@ def test_what_another_process_measured_meanwhile_stays(fresh, tmp_path):
     path = tmp_path / "products.json"
 
     def seconds(which):
-        path.write_text(json.dumps({"a": [1.0, 5.0]}))
+        path.write_text(json.dumps({"a": {"own": 1.0, "blas": 5.0}}))
         return 2.0
 
-    assert fresh.choose("a", "own", "blas", seconds, path) == (1.0, 5.0)
+    assert fresh.choose("a", BOTH, seconds, path) == ("own", {"own": 1.0, "blas": 5.0})
 
 
 def test_damaged_and_missing_files(fresh, tmp_path):
     path = tmp_path / "products.json"
-    for text in ("", "[1]", '{"a": 3}', '{"a": ["x", 1]}', '{"a": [1'):
+    for text in ("", "[1]", '{"a": 3}', '{"a": [1.0, 2.0]}', '{"a": {"own": "x"}}', '{"a": {"own": 1', '{"a": {}}'):
         path.write_text(text)
         fresh._chosen.clear()
-        assert fresh.choose("a", "own", "blas", {"own": 1.0, "blas": 1.04}.get, path) == (1.0, 1.04)
+        times = {"own": 1.0, "blas": 1.04}
+        assert fresh.choose("a", BOTH, times.get, path) == ("own", times)
+        assert json.loads(path.read_text()) == {"a": times}
     for nowhere in (None, tmp_path / "no" / "folder.json"):
         fresh._chosen.clear()
-        assert not fresh.choose("a", "own", "blas", {"own": 1.04, "blas": 1.0}.get, nowhere).is_blas, "a tie"
+        assert fresh.choose("a", BOTH, {"own": 1.04, "blas": 1.0}.get, nowhere).way == "own", "a tie"
 
 
 def test_what_a_measurement_holds_for():
@@ -369,6 +384,8 @@ def test_a_product_that_is_left_to_cublas(device, harness, monkeypatch, extra, b
     monkeypatch.setattr(choice, "device_seconds", seconds)
     calls = choice.best(product, own, "float32", device.array)
     assert isinstance(calls[0][0], blas.Call) and len(calls) == 1 + bool(extra)
+    assert calls[0][0].note == "cuBLAS 1,000,000 µs, own kernel 2,000,000 µs"
+    assert all(type(each) in (int, str) for each in calls[0][0].arguments)
     (file,) = device.folder.iterdir()
     assert file.name == "products-NVIDIA-Some--GPU--13.json" and len(json.loads(file.read_text())) == 1
     out[...] = 77
@@ -403,7 +420,7 @@ def test_the_own_kernel_stays_where_cublas_fails(device, monkeypatch):
     monkeypatch.setattr(choice, "device_seconds", lambda function: function() or 1.0)
     assert choice.best(product_of(out, a, a.T), [], "float32", device.array) == []
     (file,) = device.folder.iterdir()
-    assert choice._read(file) == {"1x9x9x9 NTN float32 float32 -": [1.0, float("inf")]}
+    assert choice._read(file) == {"1x9x9x9 NTN float32 float32 -": {"own kernel": 1.0, "cuBLAS": float("inf")}}
 
 
 def test_the_own_kernel_stays_where_it_is_no_slower(device, monkeypatch):

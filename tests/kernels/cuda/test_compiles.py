@@ -69,6 +69,7 @@ MOST = {
         **{f"product_tensor_bf16_64x64_{ways}": ((160, 20480),) for ways in WAYS},
         "product_tensor_bf16_64x64_any_any": ((232, 18432),),
     },
+    "product_operands": {"to_bf16": ((32, 0),), "to_bf16_wide": ((32, 0),)},
     "product_parts": {"product_parts": ((64, 0), (72, 0))},
     "product_matvec": {
         "matvec_rows": ((64, 0), (96, 0)),
@@ -202,7 +203,7 @@ def test_compiles_without_spills_within_its_registers(compiled, file, architectu
     assert {kernel.rpartition("_")[0] for kernel in reports} == set(MOST[file]), "the table names other kernels"
 
 
-@pytest.mark.parametrize("file", ["chains", "randomness", "rows", "updates"])
+@pytest.mark.parametrize("file", ["chains", "product_operands", "randomness", "rows", "updates"])
 def test_wide_kernels_load_and_store_16_bytes_at_once(file, tmp_path):
     if shutil.which("nvcc") is None:
         pytest.skip("nvcc is not installed")

@@ -1,22 +1,26 @@
-"""How exactly float32 matrices are multiplied on a GPU: for the whole process, from the next binding on.
+"""How exactly float32 matrices are multiplied on a GPU: what is bound, and planned, in a context from then on.
 
 "float32" multiplies and adds in float32, without tensor cores. "tf32" rounds both operands to 10 bits of fraction,
 "bf16" to 7, and adds in float32: relative errors of about 3e-4 and 3e-3 of a product, and several times the speed.
 float64 is always float64; a GPU without these instructions (before compute capability 8.0) computes in float32.
+
+Every thread has its own, as every context of ``contextvars`` has, and begins with "float32". Scratch depends on it: a
+program is planned and bound under one and the same.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from contextvars import ContextVar
 
 PRECISIONS = ("float32", "tf32", "bf16")
-_current = "float32"
+_current = ContextVar("precision", default="float32")
 
 
 def precision() -> str:
     """One of ``PRECISIONS``."""
-    return _current
+    return _current.get()
 
 
 def set_precision(name: str) -> str:
@@ -25,16 +29,16 @@ def set_precision(name: str) -> str:
     Raises:
         ValueError: no such precision.
     """
-    global _current
     if name not in PRECISIONS:
         raise ValueError(f"set_precision: expected one of {', '.join(PRECISIONS)}, got {name!r}")
-    before, _current = _current, name
+    before = _current.get()
+    _current.set(name)
     return before
 
 
 @contextlib.contextmanager
 def using_precision(name: str) -> Iterator[None]:
-    """Sets it for what is bound inside."""
+    """Sets it for what is planned and bound inside, and sets back what it was, whatever happens."""
     before = set_precision(name)
     try:
         yield
