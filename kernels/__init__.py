@@ -10,15 +10,34 @@ This package knows nothing of the rest of tinynet.
 
 from .cpu.native import pool
 from .expression import Expression
-from .registry import Kernel, available, define, derive, find, link, obstacle, operations, register, screen, targets
+from .precision import PRECISIONS, using_precision
+from .registry import (
+    Kernel,
+    alignment,
+    available,
+    define,
+    derive,
+    feeder,
+    find,
+    link,
+    obstacle,
+    operations,
+    register,
+    screen,
+    stages,
+    targets,
+)
 from .tiles import tiled
 
 __all__ = [
+    "PRECISIONS",
     "Expression",
     "Kernel",
+    "alignment",
     "available",
     "define",
     "derive",
+    "feeder",
     "find",
     "link",
     "obstacle",
@@ -26,6 +45,8 @@ __all__ = [
     "pool",
     "register",
     "screen",
+    "stages",
     "targets",
     "tiled",
+    "using_precision",
 ]

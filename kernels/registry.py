@@ -104,13 +104,22 @@ def available(target: str, dtype: str | None = None) -> bool:
     return obstacle(target, dtype) is None
 
 
-@functools.cache
 def obstacle(target: str, dtype: str | None = None) -> str | None:
     """Why kernels of a target cannot run here, on elements of a type, or of any; None where they can.
 
     What ``native`` runs on has to be there, and what compiles it as well, unless its kernels for the type are kept. To
-    be there is to be imported: what is installed may not fit. It is asked once in a process.
+    be there is to be imported: what is installed may not fit. It is asked once in a process, except for the device in
+    force.
     """
+    if target == "cuda":
+        from .cuda import device
+
+        return device.get().obstacle()
+    return _obstacle(target, dtype)
+
+
+@functools.cache
+def _obstacle(target: str, dtype: str | None) -> str | None:
     if target not in _FALLBACK:
         return f"there is no target {target!r}"
     if target == "native":
@@ -121,17 +130,17 @@ def obstacle(target: str, dtype: str | None = None) -> str | None:
             return None if any(library.obstacle(size) is None for size in sizes) else library.obstacle(sizes[0])
         except Exception as error:  # of whatever type, where a library of the system is missing
             return f"llvmlite cannot be imported: {error}"
-    needs = {"cupy": ("cupy",), "cuda": ("cupy",)}.get(target, ())
-    missing = [name for name in needs if importlib.util.find_spec(name) is None]
-    return f"{missing[0]} is not installed" if missing else None
+    return "cupy is not installed" if target == "cupy" and importlib.util.find_spec("cupy") is None else None
 
 
 def link(calls: list[tuple[Callable, tuple]], target: str) -> tuple[list[tuple[Callable, tuple]], bool]:
     """The same calls, those that follow each other made one where a target can do that; and whether all of them can."""
-    if target != "native":
+    if target == "native":
+        from .cpu.native.instructions import link
+    elif target == "cuda":
+        from .cuda.graphs import link
+    else:
         return calls, False
-    from .cpu.native.instructions import link
-
     return link(calls)
 
 
@@ -145,6 +154,28 @@ def screen(ranges: list[tuple[object, int, int]], target: str) -> Callable[[], b
     from .cpu.native.bounds import screen
 
     return screen(ranges)
+
+
+def stages(target: str) -> bool:
+    """Whether arguments come to a target by way of memory that is used for nothing else: see ``feeder``."""
+    return target == "cuda"
+
+
+def feeder(slots: list, staging: list, target: str) -> Callable[..., None]:
+    """``f(*arrays)`` puts an array into each slot; those of the host too, on a target that ``stages``.
+
+    Args:
+        staging: for each slot as many bytes beside it; empty where the target does not stage.
+    """
+    from .cuda.feeding import Feed
+
+    return Feed(slots, staging)
+
+
+def alignment(target: str) -> int:
+    """At which multiples of bytes arrays should begin."""
+    # a line of the cache and the widest vector register; what cudaMalloc promises
+    return 256 if target in ("cuda", "cupy") else 64
 
 
 def operations() -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""A launch, which is one call of a kernel on a device, as data; sources of kernels; and launching through CuPy."""
+"""A launch, which is one call of a kernel on a device, as data; and the sources of kernels."""
 
 from __future__ import annotations
 
@@ -66,24 +66,8 @@ def _whole(text: str, name: str) -> str:
     return f'#line 1 "{name}"\n{_INCLUDE.sub(header, text)}'
 
 
-@functools.cache
-def _module(file: str):
-    import cupy
-
-    return cupy.RawModule(code=source(file), options=NVRTC_OPTIONS)
-
-
-@functools.cache
-def _function(file: str, function: str, shared: int, device: int):
-    found = _module(file).get_function(function)
-    if shared > STATIC_SHARED:
-        found.max_dynamic_shared_size_bytes = shared
-    return found
-
-
 def run(launch: Launch) -> None:
     """Makes a launch on the current device, in its current stream. Does not wait for it."""
-    import cupy
+    from . import device  # which is made of what is here
 
-    function = _function(launch.file, launch.function, launch.shared, cupy.cuda.runtime.getDevice())
-    function(launch.grid, launch.block, launch.arguments, shared_mem=launch.shared)
+    device.get().launch(launch)

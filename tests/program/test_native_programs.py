@@ -142,7 +142,7 @@ def test_without_numba_programs_run_on_numpy_and_native_is_refused_with_the_mend
 
 
 def test_an_executor_that_does_not_exist_is_refused():
-    with pytest.raises(tn.errors.ArgumentError, match="'numpy' or 'native'"):
+    with pytest.raises(tn.errors.ArgumentError, match="one of None, 'numpy', 'native', 'cuda', got 'fast'"):
         tn.capture(lambda x: x, executor="fast")
 
 

@@ -12,7 +12,6 @@ arrays of a block of code (``allocating``). Kernels live in ``tinynet.kernels``.
 from .arrays import (
     INTEGERS,
     Backend,
-    CuPyBackend,
     DType,
     HostArray,
     HostScalar,
@@ -23,6 +22,7 @@ from .arrays import (
     is_integer,
 )
 from .choice import available_backends, get_backend, register_backend, use_backend
+from .gpu import CuPyBackend
 from .hosts import host_array, host_indices
 from .lending import allocating
 from .lines import caller_line

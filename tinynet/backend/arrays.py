@@ -1,8 +1,8 @@
 """What the engine may ask of an array library: one class per kind of backend.
 
-``Backend`` wraps any module that follows the array-API standard, on one device of it; NumPy and CuPy override what
-they can do better. One thing is asked beyond the standard: basic indexing and reshaping of contiguous arrays give
-views that share memory, because the parameters of a model are views of one segment.
+``Backend`` wraps any module that follows the array-API standard, on one device of it; NumPy (here) and CuPy (``gpu``)
+override what they can do better. One thing is asked beyond the standard: basic indexing and reshaping of contiguous
+arrays give views that share memory, because the parameters of a model are views of one segment.
 
 Element types are ``numpy.dtype`` objects everywhere above this module, whatever the library calls its own.
 
@@ -12,12 +12,11 @@ New arrays of NumPy and CuPy take their memory from the arena in force in their 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 
 import numpy as np
 
-from tinynet.errors import BackendError, DTypeError, import_extra
+from tinynet.errors import BackendError, DTypeError
 
 from .lending import lent, thread
 
@@ -73,11 +72,12 @@ class Backend:
         xp: the namespace.
         target: which family of kernels runs on these arrays (``tinynet.kernels`` looks them up by it).
         captures: whether training captures its steps here unless told otherwise.
+        feeds: whether programs bring arrays of the host here by themselves, without waiting for what runs.
         alignment: at which multiples of bytes arrays should begin.
     """
 
     target = "reference"
-    captures = False
+    captures = feeds = False
     alignment = 64  # a cache line, and the widest vector register
 
     def __init__(self, name: str, namespace, device=None):
@@ -167,6 +167,10 @@ class Backend:
             MemoryError: there is not so much memory.
         """
         raise self._no_blocks("use the backend 'numpy' or 'cupy'")
+
+    def free_bytes(self) -> int | None:
+        """How much a ``block`` may take; None where the library does not say."""
+        return None
 
     def lend(self, block, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> tuple[object, object]:
         """An array within what ``block`` gave, and its ``owner``."""
@@ -323,107 +327,3 @@ class NumPyBackend(Backend):
         # in a third of the time of two calls
         owner = f"({array} if {array}.base is None else {name(self.owner)}({array}))"
         return f"{array}.flags.c_contiguous", owner
-
-
-class CuPyBackend(Backend):
-    """CuPy arrays on the current CUDA device.
-
-    Raises:
-        MissingExtraError: CuPy is not installed.
-        BackendError: CuPy is installed, but there is no usable NVIDIA GPU.
-    """
-
-    target = "cupy"
-    alignment = 256  # what cudaMalloc promises
-
-    def __init__(self):
-        cupy = import_extra("cupy", "backend 'cupy'", "cuda12 or cuda13")
-        try:
-            count = cupy.cuda.runtime.getDeviceCount()
-        except cupy.cuda.runtime.CUDARuntimeError as error:
-            count, reason = 0, str(error)
-        else:
-            reason = "0 devices"
-        if not count:
-            raise BackendError(
-                "backend 'cupy'",
-                expected="an NVIDIA GPU that CUDA can use",
-                got=reason,
-                mend="run nvidia-smi to see whether driver and device are there, or use the backend 'numpy'",
-            )
-        super().__init__("cupy", cupy)
-
-    def empty(self, shape, dtype):
-        array = lent(self, shape, dtype)
-        return self.xp.empty(shape, dtype) if array is None else array
-
-    def full(self, shape, value, dtype):
-        array = self.empty(shape, dtype)
-        self.xp.copyto(array, value, casting="unsafe")
-        return array
-
-    def zeros(self, shape, dtype):
-        array = lent(self, shape, dtype)
-        if array is None:
-            return self.xp.zeros(shape, dtype)
-        array[...] = 0
-        return array
-
-    def from_host(self, array):
-        array = np.ascontiguousarray(array).reshape(array.shape)
-        copy = lent(self, array.shape, array.dtype)
-        if copy is None:
-            return self.xp.array(array)
-        copy.set(array)
-        return copy
-
-    def to_host(self, array):
-        return self.xp.asnumpy(array)
-
-    def copy(self, array):
-        copy = lent(self, array.shape, array.dtype)
-        if copy is None:
-            return self.xp.array(array)
-        copy[...] = array
-        return copy
-
-    def contiguous(self, array):
-        return array if array.flags.c_contiguous else self.copy(array)
-
-    def carve(self, block, offset, shape, dtype):
-        return self.xp.ndarray(shape, dtype, memptr=block.data + offset)
-
-    def block(self, nbytes):
-        return self.xp.empty((nbytes,), np.uint8)  # CuPy's pool gives multiples of 512 bytes
-
-    def lend(self, block, offset, shape, dtype):
-        # Views share the memory object, and with it the one owner.
-        cuda, owner = self.xp.cuda, _Loan(block)
-        nbytes = math.prod(shape) * dtype.itemsize
-        memory = cuda.UnownedMemory(block.data.ptr + offset, nbytes, owner, block.device.id)
-        return self.xp.ndarray(shape, dtype, memptr=cuda.MemoryPointer(memory, 0)), owner
-
-    def owner(self, array):
-        memory = array.data.mem
-        return memory if getattr(memory, "_owner", None) is None else memory._owner
-
-    def address(self, array):
-        return array.data.ptr
-
-    def reshape(self, array, shape):
-        result = array.reshape(shape)
-        return result, result.size == 0 or result.data.ptr == array.data.ptr
-
-    def writable(self, array):
-        # CuPy has no flag for it: elements of a broadcast array share memory
-        return all(stride or n < 2 for n, stride in zip(array.shape, array.strides))
-
-    def synchronize(self):
-        self.xp.cuda.get_current_stream().synchronize()
-
-
-class _Loan:
-    """What lives as long as CuPy arrays that lie in one piece of a block, and keeps the block."""
-
-    def __init__(self, block):
-        self.block = block

@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 from tinynet.errors import BackendError
 
-from .arrays import Backend, CuPyBackend, NumPyBackend
+from .arrays import Backend, NumPyBackend
+from .gpu import CuPyBackend
 
 _factories: dict[str, Callable[[], Backend]] = {"numpy": NumPyBackend, "cupy": CuPyBackend}
 _made: dict[str, Backend] = {}

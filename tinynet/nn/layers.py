@@ -268,11 +268,14 @@ class Dropout(Layer):
         self.p = float(p)
         self.seed = process_seed() if seed is None else seed
         self.stream = new_stream() if stream is None else stream
-        self.counter = full((), step, "int64", backend="numpy")
+        self.counter = full((), step, "int64")
 
     @property
     def step(self) -> int:
         return self.counter.item()
+
+    def _move(self, backend) -> None:
+        self.counter = self.counter.to(backend)
 
     def forward(self, x) -> Tensor:
         if not self.training or self.p == 0:

@@ -174,7 +174,13 @@ class Module(metaclass=_Packing):
         """Moves all parameters to a backend, in place; returns the module. Gradients are forgotten."""
         backend = get_backend(backend)
         moved = [(p, p.detach().to(backend)) for p in self.parameters()]
-        return self._replace(moved)
+        self._replace(moved)
+        for _, module in self.named_modules():
+            module._move(backend)
+        return self
+
+    def _move(self, backend: Backend) -> None:
+        """Moves to a backend what a layer has besides parameters and other layers."""
 
     def astype(self, dtype) -> Module:
         """Converts all parameters to a floating type, in place; returns the module. Gradients are forgotten.

@@ -92,6 +92,7 @@ class Form:
         call: the call.
         reachable: identities of what owns the memory that the step can reach.
         source: of the function that will compare; its parameters are ``args`` and ``kwargs``.
+        fed: whether the program takes arrays of the host as they are, on whichever backend it runs.
 
     Attributes:
         known: whether there can be a later call that is known; all else is empty where not.
@@ -101,7 +102,8 @@ class Form:
         arrays: for each leaf of the call the expression of its array.
     """
 
-    def __init__(self, call: Call, reachable: frozenset[int], source: Source):
+    def __init__(self, call: Call, reachable: frozenset[int], source: Source, fed: bool = False):
+        self._fed, self._hosts = fed, set()
         self.unpacked: list[str] = []
         self.conditions: list[str] = []
         self.arrays: list[str] = []
@@ -114,6 +116,8 @@ class Form:
             self.unpacked.append(f"{', '.join(f'a{i}' for i in range(self.count))}, = args")
         self.unpacked += [f"a{i} = kwargs[{key!r}]" for i, key in enumerate(self.keywords, self.count)]
         for i, array in enumerate(self.arrays):
+            if array in self._hosts:  # it is copied, from whatever memory of the host
+                continue
             contiguous, owner = call.backend.expressions(array, source.name)
             self.conditions += [f"{array} is not {other}" for other in self.arrays[:i]]
             self.conditions += [contiguous, f"id({owner}) not in {source.name(reachable)}"]
@@ -136,7 +140,9 @@ class Form:
             if isinstance(value, Value):
                 self.conditions += [f"a{i}.requires_grad is {value.requires_grad}", f"a{i}.backend is {name(backend)}"]
             elif not backend.owns(value):
-                return False
+                if not self._fed:
+                    return False
+                self._hosts.add(f"a{i}")
             self.arrays.append(f"a{i}.array" if isinstance(value, Value) else f"a{i}")
         return len({id(leaf.array) for leaf in call.leaves}) == len(self.arrays)
 

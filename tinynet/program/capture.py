@@ -20,15 +20,17 @@ import functools
 import threading
 from collections.abc import Callable
 
-from tinynet.errors import ArgumentError, CaptureError
+from tinynet.errors import ArenaError, ArgumentError, CaptureError
+from tinynet.kernels import PRECISIONS
 from tinynet.memory.units import as_bytes
 from tinynet.ops import door
 
 from .calls import Call
 from .execute import Program
 from .guards import Guards
+from .room import largest_batch
 from .trace import Trace
-from .variant import MISSED, Options, Variant
+from .variant import EXECUTORS, MISSED, Options, Variant
 
 _MOST_VARIANTS = 32  # programs of one captured function, each with an arena
 _RECENT = 4  # programs that a call is compared with before it is taken apart
@@ -36,14 +38,15 @@ _RECENT = 4  # programs that a call is compared with before it is taken apart
 
 def capture(
     step: Callable | None = None, *, executor: str | None = None, memory: str | int | None = None, fuse: bool = True,
-    verify: bool = True, keep_grads: bool = False,
+    verify: bool = True, keep_grads: bool = False, precision: str = "float32",
 ):  # fmt: skip
     """Captures a step: a function of tensors that may call ``backward`` and optimizers. Decorator or call.
 
     Args:
         step: takes tensors, arrays, Python values and containers of them; returns tensors in containers, or nothing.
-        executor: what runs the program: "native", compiled kernels in one call; "numpy", one by one on NumPy. None
-            takes the first that can be had; without ``fuse`` the second, whose bits are those of the eager step.
+        executor: what runs the program: "native", compiled kernels in one call; "numpy", one by one on NumPy; "cuda",
+            on a GPU (tensors of the backend "cupy"), a CUDA graph in one launch. None takes the fastest that can be
+            had; without ``fuse`` the kernels of eager mode one by one, whose bits are those of the eager step.
         memory: what the program may take beyond its arguments and the tensors that outlive it, in bytes or as "64MB".
             To keep to it, results of the forward pass are computed again and batches are cut into parts, whose
             gradients are added with exact weights, at the least added work; ``explain`` says what was chosen.
@@ -51,6 +54,9 @@ def capture(
             program gives the bits of the eager step.
         verify: compare the program with the eager runs of the first two calls, and their traces with each other.
         keep_grads: make gradients available in ``p.grad`` after each call. Otherwise reading them is an error.
+        precision: of float32 matrix products on a GPU: "float32"; "tf32", which rounds their operands to 10 bits of
+            fraction, or "bf16", to 7. Both add up in float32, and all else is float32. It is the program in "float32"
+            that ``verify`` compares.
 
     Returns:
         A ``Captured`` function. Results are tensors with memory of their own, outside of the tape.
@@ -70,12 +76,15 @@ def capture(
     """
     if step is None:
         return functools.partial(
-            capture, executor=executor, memory=memory, fuse=fuse, verify=verify, keep_grads=keep_grads
-        )
-    if executor not in (None, "numpy", "native"):
-        raise ArgumentError("capture", expected="executor None, 'numpy' or 'native'", got=repr(executor))
+            capture, executor=executor, memory=memory, fuse=fuse, verify=verify, keep_grads=keep_grads,
+            precision=precision,
+        )  # fmt: skip
+    for name, value, known in (("executor", executor, EXECUTORS), ("precision", precision, PRECISIONS)):
+        if value not in known:
+            known = ", ".join(map(repr, known))
+            raise ArgumentError("capture", expected=f"{name} to be one of {known}", got=repr(value))
     budget = None if memory is None else as_bytes(memory, "capture, memory")
-    return Captured(step, Options(fuse, budget, verify, keep_grads, executor))
+    return Captured(step, Options(fuse, budget, verify, keep_grads, executor, precision))
 
 
 class Captured:
@@ -143,9 +152,25 @@ class Captured:
             return known.run(call) if known.replaces(trace) else result
         if sum(map(len, self._variants.values())) >= _MOST_VARIANTS:
             self._make_room(call)
-        variant = Variant(trace, result, call, self.options)
+        try:
+            variant = Variant(trace, result, call, self.options)
+        except ArenaError as error:
+            trace.undo()
+            raise self._with_largest_batch(error, call) from error.__cause__
         self._variants.setdefault(call.signature, []).append(variant)
         return variant.run(call) if variant.replaces(trace) else result
+
+    def _with_largest_batch(self, error: ArenaError, call: Call) -> ArenaError:
+        """The error of a program without memory, with the largest batch that would fit, where that can be known."""
+        if error.free is None or self.options.memory is not None:
+            return error
+        found = largest_batch(self.step, call, self.options, error.free)
+        if found is None:
+            return error
+        mend = f"a batch of at most {found:,} rows fits; or give a memory= budget, within which a batch is cut"
+        new = ArenaError(error.where, expected=error.expected, got=error.got, mend=mend)
+        new.requested, new.free = error.requested, error.free
+        return new
 
     def _make_room(self, call: Call) -> None:
         """Forgets the oldest program, where there are many because shapes change; numbers that change are an error."""

@@ -2,8 +2,8 @@
 
 All temporaries, inputs and scratch lie in one arena, allocated once. Running copies the inputs into their slots, makes
 the calls that the kernels were bound to, in order, and copies the results out; nothing else is allocated. On a target
-whose calls can be linked (``native``), those that follow each other are one. A program belongs to one caller at a time,
-and another one waits. What a program looks like is in ``listing``.
+whose calls can be linked (``native``, ``cuda``), those that follow each other are one. A program belongs to one caller
+at a time, and another one waits. What a program looks like is in ``listing``.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import threading
 from collections.abc import Callable, Sequence
 
 from tinynet.backend import as_dtype, get_backend
-from tinynet.errors import CaptureError, DTypeError, ShapeError
-from tinynet.kernels import link, screen
+from tinynet.errors import ArenaError, CaptureError, DTypeError, ShapeError
+from tinynet.kernels import feeder, link, screen, stages, using_precision
 from tinynet.memory.layout import static
+from tinynet.memory.units import show_bytes
 
 from . import listing
 from .graph import CONSTANT, EXTERNAL, INPUT, Graph
@@ -32,34 +33,59 @@ class Program:
         effort: of the planner; see ``MemoryPlan``.
         notes: what was chosen on the way to this graph, in words, for ``explain``.
         target: whose kernels run it; the backend's own if None.
+        precision: of float32 products on a GPU; see ``capture``.
+
+    Raises:
+        ArenaError: there is no memory for the plan.
 
     Attributes:
         graph: its registers and instructions.
         plan: its memory.
-        target: as given.
+        target, precision: as given.
         bound: register -> array, of the externals of the last run; another dict each time that some are others.
         lock: held by whoever runs it.
     """
 
-    def __init__(self, graph: Graph, effort: float = 1.0, notes: Sequence[str] = (), target: str | None = None):
+    def __init__(
+        self, graph: Graph, effort: float = 1.0, notes: Sequence[str] = (), target: str | None = None,
+        precision: str = "float32",
+    ):  # fmt: skip
         self.backend = get_backend(graph.backend)
-        self.target = target or self.backend.target
+        self.target, self.precision = target or self.backend.target, precision
         self.graph, self.notes, self.lock = graph, tuple(notes), threading.RLock()
-        self.plan = MemoryPlan(graph, self.target, effort=effort)
-        offsets, scratch = self.plan.offsets, self.plan.scratch
+        with using_precision(precision):
+            self.plan = MemoryPlan(graph, self.target, effort=effort)
+        offsets, scratch, staging = self.plan.offsets, self.plan.scratch, self.plan.staging
         places = [(at, *graph.spec(storage)) for storage, at in offsets.items()]
-        places += [(at, (nbytes,), _BYTE) for at, nbytes in scratch.values()]
-        arrays = static(self.backend, self.plan.peak_bytes, places)
+        places += [(at, (nbytes,), _BYTE) for at, nbytes in (*scratch.values(), *staging)]
+        arrays = self._arena(places)
         self._slots = dict(zip(offsets, arrays))
         self._scratch = dict(zip(scratch, arrays[len(offsets) :]))
+        self._staging = arrays[len(offsets) + len(scratch) :]
         self.bound: dict[int, object] | None = None
         self._input_slots: list[object] = []
         self._code: list[tuple] = []  # a call or more for each instruction
         self._ends: list[int] = [0] * len(graph)  # how many of the calls each instruction ends at
         self._linked: list[tuple] = []  # the same, of which some have become one
         self._checks: list[tuple] = []
+        self._feed: Callable[..., None] | None = None
         self._fill = self._run = self._serve = None  # written for what the program is bound to
         self.profiler: Callable[[int], listing.Profile] | None = None  # set by who knows arguments and state
+
+    def _arena(self, places) -> list:
+        """Arrays at the planned places of one new block."""
+        plan = self.plan
+        try:
+            return static(self.backend, plan.peak_bytes, places)
+        except MemoryError as error:
+            refusal = ArenaError(
+                "program", expected=f"{plan.peak_bytes:,} bytes ({show_bytes(plan.peak_bytes)}) for the arena: the "
+                f"arguments {plan.input_bytes:,}, workspace {plan.workspace_bytes:,}",
+                got=f"no such memory on the backend {self.backend.name} ({error})",
+                mend="give a memory= budget, or make the batch or the model smaller",
+            )  # fmt: skip
+            refusal.requested, refusal.free = plan.peak_bytes, self.backend.free_bytes()
+            raise refusal from error
 
     def __call__(self, *arrays):
         """The program as it was captured, on arrays: what is served.
@@ -80,6 +106,11 @@ class Program:
         if len(arrays) != len(self._input_slots) or self.bound is None:
             self._refuse(len(arrays))
         return self._serve(*arrays)
+
+    @property
+    def fed(self) -> bool:
+        """Whether arrays of the host are arguments as they are, on whichever backend it runs."""
+        return stages(self.target)
 
     def _refuse(self, count: int) -> None:
         if self.bound is None:
@@ -154,15 +185,21 @@ class Program:
         return names
 
     def _write_filling(self, source: Source, inputs: Sequence[str]) -> None:
-        for slot, array in zip(self._input_slots, inputs):
-            source.add(f"{source.name(slot)}[...] = {array}")
+        if self._feed is not None:
+            source.add(f"{source.name(self._feed)}({', '.join(inputs)})")
+        else:
+            for slot, array in zip(self._input_slots, inputs):
+                source.add(f"{source.name(slot)}[...] = {array}")
         if self._checks:
-            check = f"{source.name(self._check)}()"
+            check = f"{source.name(self._check)}({', '.join(inputs)})"
             source.add(check if self._screen is None else f"if {source.name(self._screen)}(): {check}")
 
-    def _check(self) -> None:
-        for bounds, array in self._checks:
-            bounds.check(self.backend, array)
+    def _check(self, *inputs) -> None:
+        """Raises the error of the first value out of its bounds; ``inputs`` are the arrays of the call."""
+        for bounds, array, i in self._checks:
+            given = inputs[i] if self.fed and i is not None else array
+            # on the host it takes no wait for a device
+            bounds.check(self.backend if self.backend.owns(given) else get_backend("numpy"), given)
 
     def _bind_to(self, externals: dict[int, object] | None) -> None:
         """Binds what is not bound yet."""
@@ -189,7 +226,9 @@ class Program:
             operands = [arrays[i] for i in each.inputs]
             bounds = each.op.bounds(*operands, **each.attributes) if each.op.bounds is not None else None
             if bounds is not None and each.inputs[bounds.input] in settled:
-                self._checks.append((bounds, operands[bounds.input]))
+                checked = each.inputs[bounds.input]
+                argument = graph.inputs.index(checked) if checked in graph.inputs else None
+                self._checks.append((bounds, operands[bounds.input], argument))
             elif bounds is not None:  # values that the program itself computes
                 self._code.append((bounds.check, (self.backend, operands[bounds.input])))
             if each.view:
@@ -198,16 +237,18 @@ class Program:
                     settled.add(each.outputs[0])
             else:
                 outputs = tuple(arrays[i] for i in each.outputs)
-                self._code += self.kernel_of(each).bind(
-                    outputs[0] if len(outputs) == 1 else outputs, *operands, scratch=self._scratch.get(place),
-                    **each.attributes,
-                )  # fmt: skip
+                with using_precision(self.precision):
+                    self._code += self.kernel_of(each).bind(
+                        outputs[0] if len(outputs) == 1 else outputs, *operands, scratch=self._scratch.get(place),
+                        **each.attributes,
+                    )  # fmt: skip
             self._ends.append(len(self._code))
         self._arrays, self.bound = arrays, dict(externals)
         self._linked, self._compiled = link(self._code, self.target)
-        self._screen = screen([(array, each.low, each.high) for each, array in self._checks], self.target)
+        self._screen = screen([(array, each.low, each.high) for each, array, _ in self._checks], self.target)
         written = graph.written()
         self._input_slots = [arrays[register] for register in graph.inputs]
+        self._feed = feeder(self._input_slots, self._staging, self.target) if self.fed else None
         self._written_inputs = [
             (i, arrays[register]) for i, register in enumerate(graph.inputs) if graph.storage(register) in written
         ]

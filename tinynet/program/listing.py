@@ -69,6 +69,7 @@ def explain(program) -> str:
         f"{show_bytes(plan.workspace_bytes)}; lower bound {show_bytes(plan.lower_bound_bytes)}; tensors outside "
         f"{show_bytes(outside)}",
         *program.notes,
+        *(note for function, _ in program._linked if (note := getattr(function, "note", ""))),
     ]
     for target, names in kernels.items():
         if target != program.target:

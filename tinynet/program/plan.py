@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tinynet.backend import SHADOWS, Shadow
+from tinynet.kernels import alignment as alignment_of
+from tinynet.kernels import stages
 from tinynet.memory import Lifetime, Offsets, check_plan, lower_bound, memory_map, plan_offsets
 
 from .graph import INPUT, Graph
@@ -33,7 +35,7 @@ class MemoryPlan:
     Args:
         graph: what is planned.
         target: whose kernels run it; they say how much scratch they take.
-        alignment: of every offset, in bytes.
+        alignment: of every offset, in bytes; None for what the target wants.
         effort: of the search for offsets; 0 for greedy passes only.
 
     Attributes:
@@ -44,21 +46,22 @@ class MemoryPlan:
         tensors: one ``PlannedTensor`` per piece of memory.
         offsets: storage -> offset in bytes.
         scratch: position of an instruction -> (offset, bytes) of the scratch of its kernel.
+        staging: for each argument its (offset, bytes) on the way to its slot, on targets that stage; else empty.
     """
 
-    def __init__(self, graph: Graph, target: str = "numpy", alignment: int = 64, effort: float = 1.0):
+    def __init__(self, graph: Graph, target: str = "numpy", alignment: int | None = None, effort: float = 1.0):
+        alignment = alignment_of(target) if alignment is None else alignment
         self._items, storages, places = _items(graph, target)
         placed: Offsets = plan_offsets(self._items, alignment=alignment, effort=effort)
         check_plan(self._items, placed.offsets, alignment, placed.peak_bytes)
         self.alignment = alignment
         self.peak_bytes, self.lower_bound_bytes = placed.peak_bytes, placed.lower_bound_bytes
-        self.input_bytes = _input_bytes(graph, alignment)
+        self.input_bytes = _input_bytes(graph, target, alignment)
         self.workspace_bytes = self.peak_bytes - self.input_bytes
         self.offsets = dict(zip(storages, placed.offsets))
-        self.scratch = {
-            place: (at, item.size)
-            for place, at, item in zip(places, placed.offsets[len(storages) :], self._items[len(storages) :])
-        }
+        beside = [(at, item.size) for at, item in zip(placed.offsets, self._items)][len(storages) :]
+        self.scratch = dict(zip(places, beside))
+        self.staging = beside[len(places) :]
         self.tensors = [
             PlannedTensor(item.name, item.tag, at, item.size, item.first, item.last)
             for item, at in zip(self._items, placed.offsets)
@@ -84,18 +87,20 @@ class MemoryPlan:
         Path(path).write_text(memory_map(self._items, offsets, alignment=self.alignment), encoding="utf-8")
 
 
-def workspace_bound(graph: Graph, target: str, alignment: int = 64) -> int:
+def workspace_bound(graph: Graph, target: str) -> int:
     """The least workspace that any plan of the graph can have, in bytes; without placing anything."""
-    return lower_bound(_items(graph, target)[0], alignment) - _input_bytes(graph, alignment)
+    alignment = alignment_of(target)
+    return lower_bound(_items(graph, target)[0], alignment) - _input_bytes(graph, target, alignment)
 
 
-def _input_bytes(graph: Graph, alignment: int) -> int:
-    storages = {graph.storage(register) for register in graph.inputs}
-    return sum(-(-graph.spec(storage).nbytes // alignment) * alignment for storage in storages)
+def _input_bytes(graph: Graph, target: str, alignment: int) -> int:
+    storages = [graph.storage(register) for register in graph.inputs]
+    places = [*set(storages), *(storages if stages(target) else ())]
+    return sum(-(-graph.spec(storage).nbytes // alignment) * alignment for storage in places)
 
 
 def _items(graph: Graph, target: str) -> tuple[list[Lifetime], list[int], list[int]]:
-    """Lifetimes of all storages, then of all scratch; the storages, and the instructions that the scratch is of."""
+    """Lifetimes of all storages, of all scratch, and of staging; the storages, and the instructions with scratch."""
     lifetimes, makers = graph.lifetimes(), graph.makers()
     items = []
     for storage, (first, last) in lifetimes.items():
@@ -113,6 +118,10 @@ def _items(graph: Graph, target: str) -> tuple[list[Lifetime], list[int], list[i
         if nbytes:
             items.append(Lifetime(i, i, nbytes, f"scratch of {each.op.name}", "scratch"))
             places.append(i)
+    for register in graph.inputs if stages(target) else ():  # arguments come while the call before is running
+        spec = graph.spec(register)
+        name = f"staging of {graph.registers[register].name}"
+        items.append(Lifetime(0, len(graph), spec.nbytes, name, "input"))
     return items, list(lifetimes), places
 
 

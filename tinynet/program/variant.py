@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from tinynet.errors import ArgumentError, CaptureError, MissingExtraError
-from tinynet.kernels import obstacle
+from tinynet.kernels import obstacle, using_precision
 from tinynet.ops import door
 from tinynet.tensor import Tensor
 
@@ -25,6 +25,10 @@ from .listing import profile
 from .proof import changed_alike, close, difference, largest, run_from_before, same_bits
 from .source import Source, all_of
 from .trace import GradientOf, Trace
+
+_FASTEST = {"numpy": "native", "cupy": "cuda"}  # target of a backend -> that of its fastest kernels
+_RUNS_ON = {fastest: own for own, fastest in _FASTEST.items()}
+EXECUTORS = (None, "numpy", *_RUNS_ON)
 
 MISSED = object()  # what a shortcut gives for a call that it does not know
 
@@ -41,35 +45,43 @@ class Options(NamedTuple):
     verify: bool = True
     keep_grads: bool = False
     executor: str | None = None
+    precision: str = "float32"
 
 
 def targets_for(options: Options, backend, dtypes: Iterable) -> tuple[str, ...]:
     """Whose kernels may run a program, in the order of preference.
 
-    Where no executor is asked for: compiled ones, if they can be had and rounding may change.
+    Where no executor is asked for: the fastest ones, if they can be had and rounding may change.
 
     Args:
         dtypes: of all that the program computes.
 
     Raises:
-        ArgumentError: native kernels on a backend that has none.
+        ArgumentError: an executor for another backend; a precision that nothing there has.
         MissingExtraError: native kernels without what runs them, or compiles those that are not kept.
     """
-    asked = options.executor == "native"
-    if not asked and (options.executor is not None or not options.fuse or backend.target != "numpy"):
-        return (backend.target,)
-    if backend.target != "numpy":
+    fastest, own = _FASTEST.get(backend.target), backend.target
+    if options.executor in _RUNS_ON and _RUNS_ON[options.executor] != own:
         raise ArgumentError(
-            "capture", expected="arrays of NumPy for executor='native'", got=f"backend {backend.name}",
-            mend="leave the executor out",
+            "capture", expected=f"tensors of the backend {_RUNS_ON[options.executor]!r} for "
+            f"executor={options.executor!r}", got=f"backend {backend.name}", mend="leave the executor out",
         )  # fmt: skip
-    missing = next(filter(None, (obstacle("native", dtype) for dtype in sorted(set(map(str, dtypes))))), None)
+    asked = options.executor == fastest
+    wanted = asked or (options.executor is None and options.fuse and fastest is not None)
+    if options.precision != "float32" and not (wanted and fastest == "cuda"):
+        raise ArgumentError(
+            "capture", expected="a program for a GPU, with executor None or 'cuda' and fuse=True, for "
+            f"precision={options.precision!r}", got=f"backend {backend.name}", mend="leave the precision out",
+        )  # fmt: skip
+    if not wanted:
+        return (own,)
+    missing = next(filter(None, (obstacle(fastest, dtype) for dtype in sorted(set(map(str, dtypes))))), None)
     if asked and missing is not None:
         raise MissingExtraError(
-            "capture", expected="compiled kernels for executor='native'", got=f"none ({missing})",
+            "capture", expected=f"compiled kernels for executor={fastest!r}", got=f"none ({missing})",
             mend="install tinynet[cpu], or leave the executor out",
         )  # fmt: skip
-    return ("native",) if asked else ("native", "numpy") if missing is None else ("numpy",)
+    return (fastest,) if asked else (fastest, own) if missing is None else (own,)
 
 
 class Variant:
@@ -92,8 +104,9 @@ class Variant:
         base = trace.graph.copy()
         simplify(base)
         targets = targets_for(options, call.backend, (each.spec.dtype for each in base.registers))
-        graph, notes, target = fitting(base, options.memory, options.fuse, targets)
-        self.program = Program(graph, notes=notes, target=target)
+        with using_precision(options.precision):  # scratch depends on it
+            graph, notes, target = fitting(base, options.memory, options.fuse, targets)
+        self.program = Program(graph, notes=notes, target=target, precision=options.precision)
         self._rounds = options.fuse or target != call.backend.target  # other bits than those of eager mode
         written = graph.written()
         self.written = [r for r in trace.externals if r in written]
@@ -165,7 +178,7 @@ class Variant:
         one that the step reads by itself as well; or if it finds memory anew at each call.
         """
         trace, source = self.trace, Source()
-        name, form = source.name, Form(call, trace.guards.owners(call.backend), source)
+        name, form = source.name, Form(call, trace.guards.owners(call.backend), source, self.program.fed)
         if (
             not form.known or self.written_inputs or self.results.of_arguments or any(self._read_arguments)
             or any(isinstance(external, GradientOf) for external in trace.externals.values())
@@ -247,8 +260,11 @@ class Variant:
 
     def _verify_results(self, trace: Trace, results: Results, call: Call) -> None:
         """Raises CaptureError unless the fused program gives and leaves what the eager run did, to rounding."""
-        outputs, state, inputs = run_from_before(self.program, trace, call)
-        backend, graph = self.program.backend, self.program.graph
+        program, graph = self.program, self.program.graph
+        if program.precision != "float32":  # the same instructions with the roundings of the eager run
+            program = Program(graph, target=program.target)
+        outputs, state, inputs = run_from_before(program, trace, call)
+        backend = program.backend
         left = [(f"tensor {graph.registers[r].name}", r, state[r], trace.arrays[r]) for r in self.written]
         left += [(f"argument {i}", graph.inputs[i], inputs[i], call.leaves[i].array) for i in self.written_inputs]
         given = max((largest(backend, each) for each in results.eager), default=0.0)

@@ -31,10 +31,21 @@ MOVE = 16  # multiply-adds of a lane in the time that it takes to transpose an e
 IN_PLACE, PACKED, COPIED, TURNED = range(4)  # what is done with an operand: see ``product``
 
 
+class Turn(NamedTuple):
+    """What there is to know of a product that can be turned.
+
+    ``b_transposed``: whether B would have to be transposed if it is not. ``ready``: whether A' is read as it lies.
+    """
+
+    b_transposed: bool
+    ready: bool
+
+
 class Blocks(NamedTuple):
     """How a product is cut, and what is done with its operands.
 
-    ``a`` is read in place, packed, or copied on the way; ``b`` is read in place or packed, or the product is turned.
+    ``a`` is read in place, packed, or copied on the way; ``b`` is read in place or packed, or the product is turned: a
+    copied ``a`` is then brought into rows of whole cache lines beforehand.
     """
 
     kc: int
@@ -60,10 +71,10 @@ def copied_rows(size: int, width: int) -> int:
     return COPIED_TILES * machine.tile(size, width).height
 
 
-def turned_bytes(size: int, width: int, m: int, k: int, n: int, a_transposed: bool) -> int:
-    """Bytes of scratch of a turned product: some rows of C', and A' unless A lies so."""
+def turned_bytes(size: int, width: int, m: int, k: int, n: int, ready: bool) -> int:
+    """Bytes of scratch of a turned product: some rows of C', and A' unless it lies ready."""
     rows = min(n, TURNED_TILES * machine.tile(size, width).height)
-    return (rows + (0 if a_transposed else k)) * line_bytes(m, size)
+    return (rows + (0 if ready else k)) * line_bytes(m, size)
 
 
 def block_bytes(size: int, width: int, kc: int, nc: int) -> int:
@@ -72,13 +83,15 @@ def block_bytes(size: int, width: int, kc: int, nc: int) -> int:
     return -(-nc // (breadth * lanes)) * breadth * lanes * kc * size
 
 
-def _turns(m: int, k: int, n: int, size: int, width: int, a_transposed: bool) -> bool:
-    """Whether to turn a product is less work than to pack its B, and A' stays in the cache."""
+def _turns(m: int, k: int, n: int, size: int, width: int, turn: Turn) -> bool:
+    """Whether to turn a product is less work than not to, and A' stays in the cache or is read once."""
     lanes = machine.tile(size, width).lanes  # what follows is in multiply-adds of one of them
+    if not turn.b_transposed and not (1 < n <= lanes and m >= ROWS_WORTH_PACKING):
+        return False
     whole_m, whole_n = (-(-count // lanes) * lanes for count in (m, n))
-    packing = k * m * whole_n + MOVE * k * n
-    turning = k * n * whole_m + MOVE * (m * n + (0 if a_transposed else m * k))
-    return turning < packing and m * k * size <= machine.second_level_cache() // 2
+    plain = k * m * whole_n + (MOVE * k * n if turn.b_transposed else 0)
+    turned = k * n * whole_m + MOVE * (m * n + (0 if turn.ready else m * k))
+    return turned < plain and (n <= lanes or m * k * size <= machine.second_level_cache() // 2)
 
 
 def _even(count: int, most: int, unit: int = 1) -> int:
@@ -89,19 +102,21 @@ def _even(count: int, most: int, unit: int = 1) -> int:
 
 @functools.cache
 def blocks(
-    m: int, k: int, n: int, size: int, width: int, a_transposed: bool, b_packed: bool | None, turnable: bool = False
+    m: int, k: int, n: int, size: int, width: int, a_transposed: bool, b_packed: bool | None, turn: Turn | None = None
 ) -> Blocks:
     """The cut for these shapes.
 
     Args:
         b_packed: whether B has to be packed for its layout; None to decide by what is faster.
-        turnable: whether B is a transpose, and A one or not, so that the product can be turned instead.
+        turn: what a turned product would find; None if it cannot be turned.
     """
     cache = machine.second_level_cache()
     panel = machine.tile(size, width).breadth * machine.tile(size, width).lanes
-    if turnable and _turns(m, k, n, size, width, a_transposed):
+    if turn and _turns(m, k, n, size, width, turn):
         depth = DEPTH_SMALL if m * k * size <= cache // 4 else DEPTH
-        return Blocks(_even(k, depth), m, IN_PLACE, TURNED, turned_bytes(size, width, m, k, n, a_transposed))
+        nc = m if m * k * size <= cache // 2 else panel  # or else all rows of C' use a panel before the next is read
+        nbytes = turned_bytes(size, width, m, k, n, turn.ready)
+        return Blocks(_even(k, depth), nc, IN_PLACE if turn.ready else COPIED, TURNED, nbytes)
     pack_b = b_packed if b_packed is not None else m >= ROWS_WORTH_PACKING and k * n * size >= cache
     pack_a = a_transposed and n >= COLUMNS_WORTH_PACKING_A and m >= ROWS_WORTH_PACKING
     pack_a = pack_a and m * min(k, DEPTH) * size <= LARGEST_SLAB
@@ -125,7 +140,7 @@ def cost(m: int, k: int, n: int, size: int) -> float:
 
 @functools.cache
 def shared(
-    m: int, k: int, n: int, size: int, width: int, a_transposed: bool, b_packed: bool | None, turnable: bool,
+    m: int, k: int, n: int, size: int, width: int, a_transposed: bool, b_packed: bool | None, turn: Turn | None,
     threads: int,
 ) -> tuple[int, bool, Blocks]:  # fmt: skip
     """How many of the threads share a product, whether each has columns of C (or else rows), and the cut of a share.
@@ -134,7 +149,7 @@ def shared(
     where B is the larger; unless one of the threads would get much more than its share in whole tiles.
     """
     height, breadth, lanes = machine.tile(size, width)
-    cut = blocks(m, k, n, size, width, a_transposed, b_packed, turnable)
+    cut = blocks(m, k, n, size, width, a_transposed, b_packed, turn)
     units = {False: -(-m // height), True: -(-n // (breadth * lanes))}  # by columns or not -> tiles to be shared
     if threads == 1 or max(units.values()) == 1:
         return 1, False, cut
@@ -144,9 +159,9 @@ def shared(
     threads = min(threads, units[way])
     most = -(-units[way] // threads)
     rows, columns = (m, min(n, most * breadth * lanes)) if way else (min(m, most * height), n)
-    share = blocks(rows, k, columns, size, width, a_transposed, b_packed, turnable)
+    share = blocks(rows, k, columns, size, width, a_transposed, b_packed, turn)
     if share.b == TURNED:  # a call by itself has all rows, whose lines may be longer than those of the shares together
-        alone = turned_bytes(size, width, m, k, n, a_transposed)
+        alone = turned_bytes(size, width, m, k, n, turn.ready)
         share = share._replace(scratch_bytes=max(share.scratch_bytes, -(-alone // threads)))
     return threads, way, share
 
@@ -168,15 +183,18 @@ def scratch_bytes(m, k, n, dtype, *, transpose_a=False, transpose_b=False, width
     if 0 in (m, n):
         return 0
 
-    def needed(a_transposed: bool, packed: bool | None, turnable: bool = False) -> int:
-        count, _, cut = shared(m, k, n, size, width, a_transposed, packed, turnable, threads)
+    def needed(a_transposed: bool, packed: bool | None, turn: Turn | None = None) -> int:
+        count, _, cut = shared(m, k, n, size, width, a_transposed, packed, turn, threads)
         return count * -(-cut.scratch_bytes // ALIGNMENT) * ALIGNMENT
 
     if m == 1 or n == 1:
         return max(threads * -(-k * size // ALIGNMENT) * ALIGNMENT, needed(False, True))
     if transpose_b:
-        return max(needed(transpose_a, True, turnable) for turnable in (False, True))
-    return max(needed(transpose_a, packed) for packed in ((None, True) if _may_pack(m) else (None,)))
+        turns = (None, *(Turn(True, ready) for ready in {False, transpose_a}))
+        return max(needed(transpose_a, True, turn) for turn in turns)
+    turns = (None, Turn(False, True)) if transpose_a else (None,)
+    packings = (None, True) if _may_pack(m) else (None,)
+    return max(needed(transpose_a, packed, turn) for packed in packings for turn in turns)
 
 
 def _may_pack(m: int) -> bool:
@@ -257,8 +275,14 @@ class Product:
         else:
             ragged = at_b % ALIGNMENT or b_step % ALIGNMENT
             packed = True if b_column != size or (ragged and _may_pack(m)) else None
-            turnable = b_step == size and b_column != size and size in (a_row, a_step)
-            cut = shared(m, k, n, size, width, a_row == size and a_step != size, packed, turnable, threads)
+            a_transposed = a_row == size and a_step != size
+            turn = None
+            if b_step == size and b_column != size and size in (a_row, a_step):
+                ragged = at_a % ALIGNMENT or a_step % ALIGNMENT
+                turn = Turn(True, a_transposed and not (ragged and _may_pack(n)))
+            elif a_transposed and b_column == size:
+                turn = Turn(False, True)
+            cut = shared(m, k, n, size, width, a_transposed, packed, turn, threads)
             self._operation, self.threads, by_columns, cut = "matmul", *cut
             self._before = (
                 m, n, k, at_a, a_row, a_step, at_b, b_step, b_column, c, c_row, adds,

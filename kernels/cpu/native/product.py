@@ -11,8 +11,8 @@
 
 Rows are dealt out evenly, lest the last tile has one or two; where C is no wider than a vector, tiles are twice as
 high. Where B is transposed and C has few rows, to pack B would take longer than to use it. Then the product is turned:
-C' = B' A' reads B as it lies, and what is transposed are A, if it is not yet, and the tiles. Scratch holds what is
-packed, copied or turned.
+C' = B' A' reads B as it lies, and what is transposed are A, if it is not yet, and the tiles. So is a product of few
+columns whose A is transposed: turned, its vectors are full. Scratch holds what is packed, copied or turned.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def source(size: int, width: int):
         m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, accumulate, way_a, way_b, kc, nc, scratch,
         activation, bias, h, h_row,
     ):  # fmt: skip
-        """As ``direct``; or turned, if ``way_b`` says so: steps of k in b lie side by side, in a they or the rows."""
+        """As ``direct``; or turned, if ``way_b`` says so: in a, the rows or the steps of k lie side by side."""
         if way_b != TURNED:
             direct(
                 m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, accumulate, way_a, way_b, kc, nc, scratch,
@@ -209,9 +209,12 @@ def source(size: int, width: int):
             )  # fmt: skip
             return
         turned, row = scratch, line(m, SIZE)  # some rows of C', and bytes between them
-        if a_row != SIZE:
+        if way_a == COPIED:
             target = turned + min(AT_ONCE, n) * row
-            transpose_block(SIZE, LANES, m, k, a, a_row, target, row)
+            if a_row == SIZE:
+                copy_block(SIZE, LANES, k, m, a, a_step, target, row)
+            else:
+                transpose_block(SIZE, LANES, m, k, a, a_row, target, row)
             a, a_step = target, row
         for j in range(0, n, AT_ONCE):
             columns, at_c = min(AT_ONCE, n - j), c + j * SIZE
@@ -220,8 +223,8 @@ def source(size: int, width: int):
             elif bias:  # one row, again and again
                 transpose_block(SIZE, LANES, m, columns, bias + j * SIZE, 0, turned, row)
             direct(
-                columns, m, k, b + j * b_column, b_column, SIZE, a, a_step, SIZE, turned, row, accumulate or bias != 0,
-                0, 0, kc, nc, scratch, 0, 0, 0, 0,
+                columns, m, k, b + j * b_column, b_column, b_step, a, a_step, SIZE, turned, row,
+                accumulate or bias != 0, 0, 0, kc, nc, scratch, 0, 0, 0, 0,
             )  # fmt: skip
             transpose_block(SIZE, LANES, columns, m, turned, row, at_c, c_row)
             if activation or h or (bias and accumulate):
