@@ -1,12 +1,13 @@
 """evaluate and predict equal what one computes by hand; data of every accepted kind trains, on every backend."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 
 import tinynet as tn
-from tinynet.errors import ArgumentError, DTypeError
+from tinynet.errors import ArgumentError, CaptureError, DTypeError
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(50, 4)).astype("float32")
@@ -53,6 +54,51 @@ def test_a_loss_may_be_any_function():
     mean_absolute = lambda pred, target: (pred - target).abs().mean()
     result = tn.evaluate(model, (X, VALUES), mean_absolute)
     assert result["loss"] == pytest.approx(np.abs(by_hand(model) - VALUES).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("y", "loss"), [(LABELS, "cross_entropy"), (VALUES, "mse")])
+def test_programs_give_the_numbers_of_eager_batches(y, loss):
+    """In float64, so that only rounding is left: 33 batches of 3, and one of 2."""
+    model, x, y = network(3 if y.ndim == 1 else 2).astype("float64"), np.tile(X, (3, 1))[:101], np.concatenate([y] * 3)
+    data = x, y[:101]
+    result = tn.evaluate(model, data, loss, batch_size=3)
+    assert result == pytest.approx(tn.evaluate(model, data, loss, batch_size=3, capture=False), rel=1e-12)
+    np.testing.assert_allclose(
+        tn.predict(model, x, batch_size=3), tn.predict(model, x, batch_size=3, capture=False), rtol=1e-12
+    )
+
+
+def counting():
+    """A loss, and how often Python has computed it: in a counter, of which a program knows nothing."""
+    calls = itertools.count()
+
+    def loss(prediction, target):
+        next(calls)
+        return tn.losses.mse(prediction, target)
+
+    return loss, calls
+
+
+@pytest.mark.parametrize(
+    ("samples", "capture", "expected"), [(31, True, 31), (40, True, 2), (40, False, 40)], ids=["few", "many", "eager"]
+)
+def test_many_batches_of_a_shape_are_a_program(samples, capture, expected):
+    loss, calls = counting()
+    tn.evaluate(network(2), (X[:samples], VALUES[:samples]), loss, batch_size=1, capture=capture)
+    assert next(calls) == expected
+
+
+def test_what_cannot_be_a_program_is_told_of_capture():
+    model, seen = network(2), []
+
+    def loss(prediction, target):
+        seen.append(prediction)
+        return tn.losses.mse(prediction, target)
+
+    with pytest.raises(CaptureError, match="changed the length of a list") as caught:
+        tn.evaluate(model, (X, VALUES), loss, batch_size=1)
+    assert any("evaluate(..., capture=False)" in note for note in caught.value.__notes__) and model.training
+    assert tn.evaluate(model, (X, VALUES), loss, batch_size=1, capture=False).keys() == {"loss", "r2"}
 
 
 @pytest.mark.parametrize("kind", [np.asarray, tn.tensor, list, lambda x: tn.data.Dataset(x, LABELS)])

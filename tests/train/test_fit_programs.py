@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -88,3 +90,20 @@ def test_a_captured_run_resumes_to_the_same_numbers(tmp_path):
     rest, resumed = trained(LABELS, "cross_entropy", resume=path)
     assert first == whole[:2] and rest == whole
     assert all(np.array_equal(value, resumed[name]) for name, value in state.items())
+
+
+@pytest.mark.parametrize(("epochs", "expected"), [(40, 4), (3, 2 + 3)])
+def test_held_out_data_is_evaluated_by_a_program_that_is_kept(epochs, expected):
+    """Python computes the loss twice for the step, and twice for all evaluations if they are many."""
+    calls = itertools.count()  # of which a program knows nothing
+
+    def loss(prediction, target):
+        next(calls)
+        return tn.losses.mse(prediction, target)
+
+    tn.seed(1)
+    model = tn.nn.Sequential(tn.nn.Dense(7, 8, "relu"), tn.nn.Dropout(0.5), tn.nn.Dense(8, 2))
+    options = {"optimizer": "gd", "epochs": epochs, "batch_size": 50, "valid": (X, Y)}
+    history = tn.fit(model, (X, Y), loss=loss, **options)
+    assert next(calls) == expected
+    assert history["valid_loss"][-1] == pytest.approx(tn.evaluate(model, (X, Y), "mse")["loss"], rel=1e-5)

@@ -1,6 +1,6 @@
-"""``fit``, ``evaluate``, ``predict``: the loops over data.
+"""``fit``: the loop that trains.
 
-They are written with the public names of the engine, and do nothing that a loop of one's own could not do. Stopping,
+It is written with the public names of the engine, and does nothing that a loop of one's own could not do. Stopping,
 by Ctrl-C or by a callback, takes effect between two steps, so that no step is ever half done.
 """
 
@@ -14,19 +14,17 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from tinynet import program
-from tinynet.autograd import no_grad
-from tinynet.backend import is_floating
-from tinynet.data import Dataset, Loader
-from tinynet.errors import ArgumentError, CaptureError
+from tinynet.data import Loader
+from tinynet.errors import ArgumentError
 from tinynet.nn import Module
 from tinynet.optim import Optimizer
-from tinynet.tensor import Tensor, tensor
+from tinynet.tensor import Tensor
 
 from .callbacks import Callback
+from .evaluating import as_dataset, evaluation, onto
 from .history import History
 from .run import Run, Totals
-from .step import named_loss, named_optimizer, training_step
+from .step import as_program, can_capture, named_loss, named_optimizer, training_step
 
 
 class _Interrupt:
@@ -93,7 +91,8 @@ def fit(
             never stopped.
         capture: run the step as a program (see ``tn.capture``), which is faster and has its memory planned. The model,
             the loss and the penalty must then be what a program can do; with False they may do anything. On a backend
-            that cannot hold a program's arena the step runs eagerly in any case.
+            that cannot hold a program's arena the step runs eagerly in any case. So it is for ``valid``: see
+            ``evaluate``.
         memory: a budget for the step, in bytes or as "64MB", beyond parameters, moments and the batch (see
             ``tn.capture``).
 
@@ -111,13 +110,15 @@ def fit(
         raise ArgumentError("fit", expected="epochs to be an integer of at least 1", got=repr(epochs))
     loss_function = named_loss(loss)
     optimizer = named_optimizer(optimizer, model)
-    loader = train if isinstance(train, Loader) else Loader(_dataset("fit", train), batch_size, shuffle, seed)
-    valid = valid if valid is None else _dataset("fit", valid)
+    loader = train if isinstance(train, Loader) else Loader(as_dataset("fit", train), batch_size, shuffle, seed)
+    valid = valid if valid is None else as_dataset("fit", valid)
     run = Run(model, optimizer, loader, int(epochs))
     step = training_step(model, loss_function, optimizer, penalty, clip_norm)
-    step = _as_program(step, model, capture, memory)
+    step = _on_batches(step, model, capture, memory)
     if resume is not None:
         run.resume(resume)
+    if valid is not None:
+        valid = evaluation("fit", model, valid, loss_function, capture=capture, passes=run.epochs - run.epoch)
     callbacks = list(callbacks)
     was_training = model.training
     model.train()
@@ -128,7 +129,7 @@ def fit(
                 callback.on_begin(run)
             begun = True
             while run.epoch < run.epochs and run.stopping is None:
-                _epoch(run, step, loss_function, valid, callbacks)
+                _epoch(run, step, valid, callbacks)
     finally:
         model.train(was_training)
         run.history.stopped = run.stopping
@@ -138,36 +139,31 @@ def fit(
     return run.history
 
 
-def _as_program(step, model: Module, capture: bool, memory):
-    """The step captured, where that is wanted and the backend can do it."""
-    first = next(iter(model.parameters()), None)
-    able = first is not None and first.backend.captures
+def _on_batches(step, model: Module, capture: bool, memory):
+    """The step as a function of the loader's arrays; captured, where that is wanted and the backend can do it."""
+    able, first, batch = can_capture(model), next(iter(model.parameters()), None), onto(model)
     if memory is not None and not (capture and able):
         got = f"the backend {first.backend.name}" if capture and first is not None else f"capture={capture}"
         raise ArgumentError("fit", expected="a step that can be planned, with memory=", got=got)
-    if not (capture and able):
-        return step
-    captured = program.capture(step, memory=memory)
-
-    def run(x: Tensor, y: Tensor) -> Tensor:
-        try:
-            return captured(x, y)
-        except CaptureError as error:
-            error.add_note("fit(..., capture=False) trains without a program")
-            raise
-
-    return run
+    if capture and able:
+        step = as_program("fit", step, memory)
+        if first.backend.feeds:  # the next batch is on its way while a step runs
+            return lambda x, y: step(_as_floats(x, first.dtype), _as_floats(y, first.dtype))
+    return lambda x, y: step(batch(x), batch(y))
 
 
-def _epoch(run: Run, step, loss_function, valid, callbacks) -> None:
+def _as_floats(array: np.ndarray, dtype) -> np.ndarray:
+    return array.astype(dtype, copy=False) if array.dtype.kind == "f" else array
+
+
+def _epoch(run: Run, step, valid, callbacks) -> None:
     """One epoch, or what is left of it; cut short by a wish to stop."""
-    before, start, model = run.totals.seconds, time.perf_counter(), run.model
+    before, start = run.totals.seconds, time.perf_counter()
     if not run.totals.samples:  # else it was resumed in the middle
         run.totals.rate = run.optimizer.lr
-    batch = _onto(model)
     for x, y in run.loader:
         run.within_step = True
-        run.loss = step(batch(x), batch(y))
+        run.loss = step(x, y)
         run.step += 1
         run.totals.add(run.loss, len(x))
         run.within_step = False
@@ -189,97 +185,9 @@ def _epoch(run: Run, step, loss_function, valid, callbacks) -> None:
         "samples_per_second": samples / seconds,
     }  # fmt: skip
     if valid is not None:
-        row |= {f"valid_{name}": value for name, value in evaluate(model, valid, loss_function).items()}
+        row |= {f"valid_{name}": value for name, value in valid().items()}
     run.history.rows.append(row)
     if not math.isfinite(row["loss"]):
         run.stop(f"the loss is {row['loss']} in epoch {run.epoch}")
     for callback in callbacks:
         callback.on_epoch(run)
-
-
-def evaluate(
-    model: Module, data, loss: str | Callable[[Tensor, Tensor], Tensor], batch_size: int = 1024
-) -> dict[str, float]:
-    """How well a model does on data it is not trained on.
-
-    Args:
-        model: used in evaluation mode.
-        data: a ``Dataset`` or a pair (x, y).
-        loss: as for ``fit``.
-
-    Returns:
-        "loss", the mean over the samples; and "accuracy" for integer targets, the part that the largest output gets
-        right, or "r2" for floating ones, 1 - squared error over variance (nan if the targets do not vary).
-
-    Raises:
-        ArgumentError: no samples. Otherwise as ``fit``.
-    """
-    data, loss_function = _dataset("evaluate", data), named_loss(loss)
-    outputs, total, batch = [], 0.0, _onto(model)
-    for x, y, output in _outputs("evaluate", model, data, batch_size):
-        with no_grad():
-            total += loss_function(output, batch(y)).item() * len(x)
-        outputs.append(output.numpy())
-    result = {"loss": total / len(data)}
-    predicted = np.concatenate(outputs)
-    if data.y.dtype.kind in "iu":
-        result["accuracy"] = float((predicted.argmax(axis=-1) == data.y).mean())
-    elif data.y.shape == predicted.shape:
-        error = np.square(predicted - data.y, dtype="float64").sum()
-        spread = np.square(data.y - data.y.mean(axis=0, dtype="float64")).sum()
-        result["r2"] = float(1 - error / spread) if spread else math.nan
-    return result
-
-
-def predict(model: Module, x, batch_size: int = 1024) -> np.ndarray:
-    """The model's outputs for all samples, in evaluation mode.
-
-    Args:
-        x: an array or tensor (n, ...), or a ``Dataset``.
-
-    Returns:
-        A host array (n, ...).
-    """
-    x = x.x if isinstance(x, Dataset) else np.asarray(x)
-    outputs = [output.numpy() for _, _, output in _outputs("predict", model, Dataset(x, np.zeros(len(x))), batch_size)]
-    return np.concatenate(outputs)
-
-
-def _outputs(where: str, model: Module, data: Dataset, batch_size: int):
-    """(x, y, output) for each batch, in order; the model's mode is restored at the end."""
-    if not len(data):
-        raise ArgumentError(where, expected="at least one sample", got="none")
-    was_training = model.training
-    model.eval()
-    batch = _onto(model)
-    try:
-        for x, y in Loader(data, batch_size, shuffle=False):
-            with no_grad():
-                output = model(batch(x))
-            yield x, y, output
-    finally:
-        model.train(was_training)
-
-
-def _onto(model: Module) -> Callable[[object], Tensor]:
-    """What makes tensors of batches: on the model's backend, floating arrays in the model's dtype.
-
-    The model is looked at once, since walking through it takes longer than a step of a small one.
-    """
-    first = next(iter(model.parameters()), None)
-
-    def batch(array) -> Tensor:
-        array = np.asarray(array)
-        if first is None:
-            return tensor(array)
-        return tensor(array, first.dtype if is_floating(array.dtype) else array.dtype, backend=first.backend)
-
-    return batch
-
-
-def _dataset(where: str, data) -> Dataset:
-    if isinstance(data, Dataset):
-        return data
-    if isinstance(data, (tuple, list)) and len(data) == 2:
-        return Dataset(*(each.numpy() if isinstance(each, Tensor) else each for each in data))
-    raise ArgumentError(where, expected="a Dataset or a pair (x, y)", got=type(data).__name__)

@@ -88,7 +88,8 @@ class Run:
             ) from error  # fmt: skip
         for (_, here), (_, there) in zip(self.model.named_modules(), model.named_modules()):
             if isinstance(here, Dropout):  # which goes on with the masks that would have come
-                here.seed, here.stream, here.counter = there.seed, there.stream, there.counter
+                here.seed, here.stream = there.seed, there.stream
+                here.counter = there.counter.to(here.counter.backend)
         self.history, self.totals, self.epoch, self.step = history, totals, epoch, step
 
 

@@ -1,11 +1,12 @@
-"""The training step: what ``fit`` runs for each batch, and ``plan`` traces; and losses and optimizers by name."""
+"""The training step: what ``fit`` runs for each batch, and ``plan`` traces; steps as programs; losses and optimizers
+by name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from tinynet import losses, optim
-from tinynet.errors import ArgumentError
+from tinynet import losses, optim, program
+from tinynet.errors import ArgumentError, CaptureError
 from tinynet.nn import Module
 from tinynet.optim import Optimizer
 from tinynet.tensor import Tensor
@@ -30,6 +31,26 @@ def training_step(
         return loss.detach()
 
     return step
+
+
+def can_capture(model: Module) -> bool:
+    """Whether steps of the model can be programs: it has parameters, on a backend that can hold a program's arena."""
+    first = next(iter(model.parameters()), None)
+    return first is not None and first.backend.captures
+
+
+def as_program(where: str, step: Callable, memory: str | int | None = None) -> Callable:
+    """The step captured. ``where`` names the function that takes ``capture=False``, of which errors remind."""
+    captured = program.capture(step, memory=memory)
+
+    def run(*tensors):
+        try:
+            return captured(*tensors)
+        except CaptureError as error:
+            error.add_note(f"{where}(..., capture=False) runs without a program")
+            raise
+
+    return run
 
 
 def named_loss(loss) -> Callable[[Tensor, Tensor], Tensor]:
