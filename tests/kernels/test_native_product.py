@@ -28,7 +28,7 @@ def test_every_size_and_transposition_is_exact(native, width, dtype):
 # Blocks of k, of columns, packed and not: around where the choices change
 LARGE = (
     (191, 801, 130), (193, 513, 1030), (200, 1601, 65), (7, 1025, 1100), (300, 600, 1100),
-    (1, 900, 1500), (900, 700, 1),
+    (1, 900, 1500), (900, 700, 1), (330, 300, 13), (203, 333, 777), (2050, 600, 10),
 )  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def test_blocks_meet(native, shape, dtype):
 
 
 def test_a_product_that_threads_may_share_can_be_made_by_one(native):
-    for m, k, n in ((24, 5000, 130), (200, 900, 700), (96, 700, 700)):
+    for m, k, n in ((24, 5000, 130), (200, 900, 700), (96, 700, 700), (2050, 600, 10), (203, 333, 777)):
         a, b = integers((m, k), 0), integers((k, n), 1)
         for left, right in itertools.product(LAYOUTS[:2], repeat=2):
             out = run(native, np.full((m, n), np.nan, "float32"), laid_out(a, left), laid_out(b, right), threads=2)
@@ -125,7 +125,9 @@ def test_nan_and_infinities_go_where_the_reference_has_them(native, width, odd):
 
 
 # A vector on either side, whole tiles and parts, a copied A and a packed slab of it, turned and not
-SMALL = ((7, 19, 67), (1, 19, 67), (67, 19, 1), (13, 5, 16), (200, 9, 35), (31, 9, 70), (195, 3, 1027))
+SMALL = (
+    (7, 19, 67), (1, 19, 67), (67, 19, 1), (13, 5, 16), (200, 9, 35), (31, 9, 70), (195, 3, 1027), (195, 47, 10),
+)  # fmt: skip
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="guard pages are set up for Linux only")
@@ -165,7 +167,7 @@ def test_the_same_bits_each_time_in_every_layout_and_width(native, m, n):
 
 
 def test_scratch_is_known_from_shapes(native):
-    for (m, k, n), dtype in itertools.product(((0, 3, 4), (1, 90, 70), (70, 90, 1), (9, 90, 70), (*LARGE[1],)), DTYPES):
+    for (m, k, n), dtype in itertools.product(((0, 3, 4), (1, 90, 70), (70, 90, 1), (9, 90, 70), *LARGE), DTYPES):
         for left, right in itertools.product((False, True), repeat=2):
             most = native.scratch_bytes(m, k, n, dtype, transpose_a=left, transpose_b=right)
             a = laid_out(np.zeros((m, k), dtype), "columns" if left else "rows")
