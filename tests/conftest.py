@@ -4,13 +4,18 @@ The strict backend knows what the array-API standard says and nothing more, and 
 an engine that leaks to NumPy fails there.
 """
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import tinynet as tn
 from tinynet.backend import Backend
 
-pytest.register_assert_rewrite("suite", "suite_gradients", "suite_inputs")
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE / "kernels"), str(HERE / "kernels/cuda"), str(HERE / "program")]
+pytest.register_assert_rewrite("suite", "suite_gradients", "suite_inputs", "native_runs", "runs")
 
 BACKENDS = ("numpy", "strict", "cupy")
 
@@ -45,6 +50,39 @@ def backend(request, backend_named):
     found = backend_named(request.param)
     with tn.use_backend(found):
         yield found
+
+
+@pytest.fixture(params=("numpy", "cupy"))
+def program_backend(request, backend_named):
+    """Each backend on which steps become programs, in turn; tensors made without saying where go there."""
+    found = backend_named(request.param)
+    with tn.use_backend(found):
+        yield found
+
+
+@pytest.fixture(params=("numpy", "fake gpu", "cupy"))
+def any_program_backend(request):
+    """As ``program_backend``, and a GPU that is not there: CUDA kernels, run by g++, which takes some time."""
+    if request.param == "fake gpu":
+        from fake import gpu
+
+        request.getfixturevalue("harness")
+        with gpu("now") as (_, found):
+            yield found
+    else:
+        found = request.getfixturevalue("backend_named")(request.param)
+        with tn.use_backend(found):
+            yield found
+
+
+@pytest.fixture(scope="session")
+def harness():
+    """What runs CUDA kernels on a processor; skips where there is no g++ to build with."""
+    import harness
+
+    if not harness.available():
+        pytest.skip("g++ is not installed")
+    return harness
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from tinynet.program.batching import in_parts, rows_of
 from tinynet.program.compile import compiled
 from tinynet.program.plan import workspace_bound
 
+pytestmark = pytest.mark.usefixtures("any_program_backend")
+
 TIGHT = {"rtol": 1e-11, "atol": 1e-13}  # float64: sums of parts round otherwise than sums of rows
 N = 13  # rows; not a multiple of anything
 X = np.linspace(-1, 2, 6 * N).reshape(N, 6)

@@ -15,6 +15,8 @@ from hazards import X, agree, calls
 import tinynet as tn
 from tinynet.errors import CaptureError, RangeError
 
+pytestmark = pytest.mark.usefixtures("any_program_backend")
+
 mode = hazards.mode  # the fixture
 
 FACTOR = 2.0

@@ -17,12 +17,12 @@ STEPS = 50
 def planned_at_the_bound(program):
     """The peak is the lower bound, or little more where compiled kernels take scratch; the checker finds no overlap."""
     plan = program.plan
-    assert plan.peak_bytes <= plan.lower_bound_bytes * (1.05 if program.target == "native" else 1)
-    check_plan(
-        [(t.first, t.last, t.nbytes) for t in plan.tensors], [t.offset for t in plan.tensors], 64, plan.peak_bytes
-    )
+    assert plan.peak_bytes <= plan.lower_bound_bytes * (1 if program.target == program.backend.target else 1.05)
+    lifetimes = [(t.first, t.last, t.nbytes) for t in plan.tensors]
+    check_plan(lifetimes, [t.offset for t in plan.tensors], plan.alignment, plan.peak_bytes)
 
 
+@pytest.mark.usefixtures("program_backend")
 @pytest.mark.parametrize(("name", "kind", "optimizer"), CASES)
 def test_fifty_captured_steps_give_the_losses_of_fifty_eager_ones(name, kind, optimizer):
     """Without fusion to the bit, parameters included. With it to 2e-6 of the loss in float32.
@@ -44,6 +44,7 @@ def test_fifty_captured_steps_give_the_losses_of_fifty_eager_ones(name, kind, op
             planned_at_the_bound(captured.program(*batch(i, name, kind)))
 
 
+@pytest.mark.usefixtures("program_backend")
 @pytest.mark.parametrize(("name", "kind", "optimizer"), [case for case in CASES if case[2] != "momentum"])
 def test_fifty_fused_steps_in_float64_end_at_the_parameters_of_fifty_eager_ones(name, kind, optimizer):
     """Losses to 1e-12, parameters to 1e-9.
@@ -61,6 +62,7 @@ def test_fifty_fused_steps_in_float64_end_at_the_parameters_of_fifty_eager_ones(
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=0, atol=1e-9)
 
 
+@pytest.mark.usefixtures("program_backend")
 @pytest.mark.parametrize(("dtype", "rtol"), [("float32", 1e-5), ("float64", 1e-13)])
 @pytest.mark.parametrize("name", ["wide", "normalised", "gated", "inner axis"])
 def test_fused_steps_of_large_batches_give_the_losses_of_eager_ones(name, dtype, rtol):
@@ -72,6 +74,7 @@ def test_fused_steps_of_large_batches_give_the_losses_of_eager_ones(name, dtype,
         np.testing.assert_allclose(captured(x, y).numpy(), eager(x, y).numpy(), rtol=rtol)
 
 
+@pytest.mark.usefixtures("program_backend")
 def test_fit_with_capture_gives_the_same_model_to_rounding():
     train, _ = tn.data.digits()
     models = []
@@ -86,6 +89,7 @@ def test_fit_with_capture_gives_the_same_model_to_rounding():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("program_backend")
 def test_the_listing_and_the_table_name_what_runs(tmp_path):
     _, step = build("linear")
     captured = tn.capture(step, fuse=False)

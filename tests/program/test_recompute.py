@@ -14,6 +14,8 @@ from tinynet.program.compile import compiled
 from tinynet.program.plan import workspace_bound
 from tinynet.program.recompute import added_flops, kept_bytes, recomputed, segments_of, turn_of
 
+pytestmark = pytest.mark.usefixtures("any_program_backend")
+
 
 def flops_of(graph, stop=None):
     return sum(

@@ -15,6 +15,8 @@ import tinynet as tn
 from tinynet.errors import CaptureError
 from tinynet.program.calls import Call
 
+pytestmark = pytest.mark.usefixtures("any_program_backend")
+
 x = repetitions.x  # the fixture
 
 # ---- arguments ----

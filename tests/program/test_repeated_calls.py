@@ -15,6 +15,8 @@ from repetitions import Bag, X, repeated, repeats, same
 import tinynet as tn
 from tinynet.errors import CaptureError
 
+pytestmark = pytest.mark.usefixtures("any_program_backend")
+
 x = repetitions.x  # the fixture
 
 SCALE = 2.0

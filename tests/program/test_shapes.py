@@ -18,6 +18,8 @@ from tinynet.program.guards import Guards
 from tinynet.program.trace import Trace
 from tinynet.train.step import training_step
 
+pytestmark = pytest.mark.usefixtures("any_program_backend")
+
 nn = tn.nn
 FLOAT = np.dtype("float32")
 

@@ -16,6 +16,7 @@ from tinynet.backend import INTEGERS, new_stream, process_seed
 from tinynet.errors import ArgumentError, ShapeError, TinynetError
 from tinynet.tensor import Tensor, as_tensor, full
 
+from .abstract import is_abstract
 from .initializers import initial
 from .module import Module, Parameter
 
@@ -268,7 +269,7 @@ class Dropout(Layer):
         self.p = float(p)
         self.seed = process_seed() if seed is None else seed
         self.stream = new_stream() if stream is None else stream
-        self.counter = full((), step, "int64")
+        self.counter = full((), step, "int64", backend="numpy" if is_abstract() else None)  # as parameters
 
     @property
     def step(self) -> int:

@@ -22,9 +22,9 @@ from .variant import Options, targets_for
 
 
 def largest_batch(step: Callable, call: Call, options: Options, nbytes: int) -> int | None:
-    """The most rows of the arguments for which the arena of a step is at most ``nbytes``; None where that is not known.
+    """The most rows of the arguments for which a step finds room in ``nbytes``; None where that is not known.
 
-    The batch is the first axis of the first argument with axes; whatever else is as long along its first axis is cut
+    That is room for its arena, and with ``verify`` for that of the proof beside it. The batch is the first axis of the first argument with axes; whatever else is as long along its first axis is cut
     with it.
 
     Args:
@@ -41,7 +41,10 @@ def largest_batch(step: Callable, call: Call, options: Options, nbytes: int) -> 
         Results(result, trace, resized, keep_grads=False)
         simplify(trace.graph)
         with using_precision(options.precision):
-            return MemoryPlan(compiled(trace.graph, options.fuse, target=target), target).peak_bytes <= nbytes
+            taken = MemoryPlan(compiled(trace.graph, options.fuse, target=target), target).peak_bytes
+        if options.verify:
+            taken += MemoryPlan(trace.graph, call.backend.target, effort=0).peak_bytes
+        return taken <= nbytes
 
     low, high = 0, n
     try:

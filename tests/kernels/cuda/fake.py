@@ -230,6 +230,9 @@ class FakeGPU(NumPyBackend):
         return self.fake.hold(super().copy(array))
 
     def copier(self, array):
+        if not array.flags.c_contiguous:
+            return lambda: self.copy(array)
+
         def later():
             copy = self.fake.hold(np.empty(array.shape, array.dtype))
             if array.size:
@@ -254,6 +257,10 @@ class FakeGPU(NumPyBackend):
 
     def expressions(self, array, name):
         return f"{array}.flags.c_contiguous", f"{name(self.owner)}({array})"
+
+    def quiet(self):  # in which kernels of NumPy are run
+        self.fake.finish()
+        return super().quiet()
 
     def synchronize(self):
         self.fake.finish()

@@ -1,6 +1,6 @@
 """Products of bf16 copies: the copies that a kernel makes of the operands, the room for them, and cuBLAS on them.
 
-Kernels run on a processor, and cuBLAS is the library of ``test_blas`` that computes with NumPy.
+Kernels run on a processor, and cuBLAS is the library of ``fake_blas`` that computes with NumPy.
 """
 
 import asyncio
@@ -11,9 +11,9 @@ import threading
 
 import numpy as np
 import pytest
+from fake_blas import Library, device, handle_of, product_of  # noqa: F401
+from product_checks import LAYOUTS, exact, finished, integers, placed
 from runs import bound
-from test_blas import Library, device, fresh, handle_of, product_of  # noqa: F401
-from test_products import LAYOUTS, exact, finished, integers, placed
 
 from tinynet import kernels
 

@@ -10,6 +10,18 @@ import re
 import numpy as np
 import pytest
 from native_runs import assert_close, cases, reference
+from product_checks import (
+    DTYPES,
+    IDS,
+    LAYOUTS,
+    STEPS,
+    exact,
+    finished,
+    integers,
+    launches,
+    operands,
+    placed,
+)
 from runs import bound, run
 
 import tinynet as tn
@@ -19,11 +31,6 @@ matrices = importlib.import_module("tinynet.kernels.cuda.matrices")
 precision = importlib.import_module("tinynet.kernels.precision")
 launch = importlib.import_module("tinynet.kernels.cuda.launch")
 
-DTYPES = ("float32", "float64")
-STEPS = [(step, dtype, "float32") for step in ("naive", "shared", "registers", "vectors") for dtype in DTYPES]
-STEPS += [("tensor", "float32", "tf32"), ("tensor", "float32", "bf16")]
-IDS = [f"{step}-{dtype if exact == 'float32' else exact}" for step, dtype, exact in STEPS]
-LAYOUTS = list(itertools.product((False, True), repeat=3))  # A turned, B turned, aligned
 # m, n, k: around the tile of a step, and around its depth
 SIZES = {
     "naive": [(1, 1, 1), (2, 3, 0), (7, 31, 2), (8, 32, 5), (9, 33, 7), (17, 65, 3)],
@@ -42,50 +49,6 @@ pytestmark = pytest.mark.usefixtures("harness")
 def large_tiles(monkeypatch):
     """The large tile for every product, and its depth in one piece."""
     monkeypatch.setattr(products, "ENOUGH", 1)
-
-
-def placed(x, turned=False, aligned=False):
-    """A copy whose rows lie apart; turned: a view of such a transpose. Aligned: rows begin at multiples of 16 bytes."""
-    if turned:
-        return np.swapaxes(placed(np.swapaxes(x, -1, -2), False, aligned), -1, -2)
-    size, columns = x.itemsize, x.shape[-1]
-    row = columns * size + (-columns * size % 16 + 16 if aligned else 3 * size)
-    count = int(np.prod(x.shape[:-1]))
-    held = np.zeros(count * row + 128, "uint8")
-    start = -held.ctypes.data % 64 + (0 if aligned else size)
-    strides = [size, row]
-    for n in x.shape[:0:-1][1:]:
-        strides.append(strides[-1] * n)
-    found = np.ndarray(x.shape, x.dtype, held, start, strides[: x.ndim][::-1])
-    found[...] = x
-    return found
-
-
-def integers(shape, dtype="float32", seed=0):
-    return np.random.default_rng(seed).integers(-3, 4, shape).astype(dtype)
-
-
-def operands(m, n, k, dtype="float32", a_turned=False, b_turned=False, aligned=False):
-    a, b = placed(integers((m, k), dtype, 1), a_turned, aligned), placed(integers((k, n), dtype, 2), b_turned, aligned)
-    for each in (a, b):
-        each.flags.writeable = False
-    return placed(np.full((m, n), 77, dtype), False, aligned), a, b
-
-
-def exact(a, b):
-    return a.astype("float64") @ b.astype("float64")
-
-
-def launches(step, exactness, out, a, b, bias=None, activation=None, mask=None, scratch=None):
-    (product,) = matrices.products(out, a, b, bias, activation, mask)
-    return products.launches(product, step, exactness, scratch)
-
-
-def scratch_for(m, n, k, batch=1, dtype="float32"):
-    nbytes = products.scratch_bytes(m, n, k, batch, dtype)
-    held = np.full(nbytes + 64, 255, "uint8")
-    start = -held.ctypes.data % 64
-    return held[start : start + nbytes]
 
 
 # ---- every step ----
@@ -152,14 +115,6 @@ def test_kernels_are_chosen_by_how_operands_lie(large_tiles):
 
 
 # ---- what is done to a product ----
-
-
-def finished(product, bias=None, activation=None, mask=None):
-    y = product if bias is None else product + bias
-    with np.errstate(all="ignore"):
-        y = {None: lambda y: y, "relu": lambda y: np.maximum(y, 0), "tanh": np.tanh,
-             "sigmoid": lambda y: 1 / (1 + np.exp(-y))}[activation](y)  # fmt: skip
-    return y if mask is None else np.where(mask > 0, y, 0)
 
 
 @pytest.mark.parametrize(("step", "dtype", "exactness"), [*STEPS, ("matvec", "float32", ""), ("matvec", "float64", "")])
@@ -291,109 +246,6 @@ def test_what_is_declined(monkeypatch):
     assert matrices.products(out, a, b, bias=out[0]) is None
     monkeypatch.setattr(matrices, "MOST", 1)
     run("matmul", [integers((2, 1, 3, 4)), integers((3, 4, 5))], declined=True)
-
-
-# ---- slices of the depth ----
-
-
-@pytest.mark.parametrize(("step", "exactness"), [("vectors", "float32"), ("tensor", "tf32"), ("tensor", "bf16")])
-def test_slices_of_the_depth_add_up(harness, step, exactness):
-    for (m, n, k), aligned, batch in itertools.product([(20, 33, 130), (40, 10, 385)], (False, True), (1, 2)):
-        a = placed(integers((batch, m, k), seed=1), False, aligned)
-        b = placed(integers((batch, k, n), seed=2), True, aligned)
-        bias, mask = integers((n,), seed=3), integers((batch, m, n), seed=4)
-        scratch = scratch_for(m, n, k, batch)
-        out = placed(np.full((batch, m, n), 77, "float32"), False, aligned)
-        (product,) = matrices.products(out, a, b, bias, "relu", mask)
-        found = products.launches(product, step, exactness, scratch)
-        count = products.cut(m, n, k, batch, "float32", step).slices
-        assert len(found) == 2 and found[0].grid[2] == batch * count > batch and found[1].file == "product_parts"
-        harness.run(found, orders=("forward", "shuffled"))
-        np.testing.assert_array_equal(out, finished(exact(a, b), bias, "relu", mask))
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_slices_of_operations(harness, dtype):
-    """With the scratch that is declared for them: a narrow layer, its transpose, a vector, and the gradient of each."""
-    for m, k, n in ((70, 300, 10), (10, 300, 70), (1, 1100, 3), (3, 1100, 1)):
-        first, second = (m, k), (k, n)
-        for a_turned, b_turned in itertools.product((False, True), repeat=2):
-            a, b = placed(integers(first, dtype), a_turned), placed(integers(second, dtype, 1), b_turned)
-            out = np.full((first[0], second[1]), 77, dtype)
-            calls = bound("matmul", out, [a, b], {})
-            assert len(calls) == 2
-            harness.run(calls, orders=("forward",))
-            np.testing.assert_array_equal(out, exact(a, b))
-
-
-def test_there_are_no_more_slices_than_scratch_is_for(harness):
-    out, a, b = operands(20, 33, 130)
-    found = launches("vectors", "float32", out, a, b, scratch=scratch_for(20, 33, 130)[:-4])
-    assert len(found) == 1
-    harness.run(found, orders=("forward",))
-    np.testing.assert_array_equal(out, exact(a, b))
-
-
-def test_how_the_depth_is_cut():
-    assert products.sliced(200, 10**6) == (1, 10**6)  # there are blocks enough
-    assert products.sliced(1, 127) == (1, 127)
-    assert products.sliced(1, 0) == (1, 1)
-    for blocks, k in itertools.product((1, 2, 7, 50), (128, 129, 784, 1000, 10**5)):
-        count, depth = products.sliced(blocks, k)
-        assert 1 < count <= products.MOST_SLICES and depth % 32 == 0 and (count - 1) * depth < k <= count * depth
-    assert products.cut(784, 128, 64, 1, "float32").slices == 1
-    assert products.cut(4096, 4096, 64, 1, "float32") == ((128, 128), 1, 64)
-    assert products.scratch_bytes(64, 10, 512, 1, "float32") == 8 * 64 * 10 * 4
-    assert products.scratch_bytes(10, 64, 512, 1, "float32") == 8 * 64 * 10 * 4
-
-
-# ---- vectors ----
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_vectors_of_every_length_and_layout(harness, dtype):
-    lengths = (1, 2, 31, 32, 33, 127, 128, 129, 515)
-    for k, m, (turned, x_apart, aligned) in itertools.product(lengths, (1, 9, 33), LAYOUTS):
-        if m == 33 and k > 129:
-            continue
-        x = integers((k, 5), dtype)[:, 2] if x_apart else placed(integers((1, k), dtype), False, aligned)[0]
-        matrix = placed(integers((m, k), dtype, 1), turned, aligned)
-        out = np.full(m, 77, dtype)
-        for first, second in ((matrix, x), (x, matrix.T)):
-            out[...] = 77
-            harness.run(bound("matmul", out, [first, second], {}), orders=("forward",))
-            np.testing.assert_array_equal(out, exact(first, second), f"{m} x {k}, {turned} {x_apart} {aligned}")
-
-
-def test_kernels_for_vectors_are_chosen_by_how_the_matrix_lies(harness):
-    def name(m, k, turned=False, aligned=True):
-        out, a, b = operands(m, 1, k, "float32", turned, False, aligned)
-        b = placed(integers((1, k)), False, aligned)[0]
-        calls = bound("matmul", out[:, 0], [a, b], {})
-        if m * k < 50000:
-            harness.run(calls, orders=("reverse",))
-            np.testing.assert_array_equal(out[:, 0], exact(a, b))
-        return calls[0][1][0].function
-
-    assert name(20, 40) == "matvec_rows_wide_f32"
-    assert name(20, 40, aligned=False) == "matvec_rows_f32"
-    assert name(20, 40, turned=True) == "matvec_columns_f32"
-    assert name(2, 4100) == "matvec_rows_wide_f32"  # in slices
-    assert name(500, 1030) == "matvec_rows_wide_f32"
-    assert name(1, 10**6) == "matvec_block_wide_f32"
-    assert name(1, 10**6, aligned=False) == "matvec_block_f32"
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_a_block_for_each_row(harness, monkeypatch, dtype):
-    monkeypatch.setattr(products, "MOST_SLICES", 1)
-    for k, aligned in itertools.product((1024, 1027, 4100), (False, True)):
-        out, a, b = operands(3, 1, k, dtype, False, False, aligned)
-        b = placed(integers((1, k), dtype), False, aligned)[0]
-        calls = bound("matmul", out[:, 0], [a, b], {})
-        assert "_block_" in calls[0][1][0].function
-        harness.run(calls)
-        np.testing.assert_array_equal(out[:, 0], exact(a, b))
 
 
 # ---- precision ----
