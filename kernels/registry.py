@@ -158,7 +158,7 @@ def screen(ranges: list[tuple[object, int, int]], target: str) -> Callable[[], b
 
 def stages(target: str) -> bool:
     """Whether arguments come to a target by way of memory that is used for nothing else: see ``feeder``."""
-    return target == "cuda"
+    return target in ("cuda", "cupy")
 
 
 def feeder(slots: list, staging: list, target: str) -> Callable[..., None]:
