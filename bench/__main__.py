@@ -1,7 +1,8 @@
 """tinynet beside its peers: ``python -m bench [--quick] [--only training,...] [--cores 1,2] [--python PATH]``.
 
 Writes bench/results/NAME.md (one table), NAME.svg (one chart) and NAME.json (every number, the machine, versions). The
-parent imports no peer: each runs in a process of its own, in a clean environment, on the same cores.
+parent imports no peer: each runs in a process of its own, in a clean environment, on the same cores. ``python -m bench
+gpu`` is the command for a machine with an NVIDIA GPU: see ``bench.gpu``.
 """
 
 from __future__ import annotations
@@ -59,6 +60,11 @@ def mnist_folder(given: str | None) -> str | None:
 
 
 def main(words: list[str] | None = None) -> None:
+    words = sys.argv[1:] if words is None else words
+    if words[:1] == ["gpu"]:
+        from .gpu.__main__ import main as on_gpu
+
+        sys.exit(on_gpu(words[1:]))
     arguments = parsed(words)
     begun, machine = time.monotonic(), environment.machine()
     log = functools.partial(print, file=sys.stderr, flush=True)
@@ -83,7 +89,7 @@ def main(words: list[str] | None = None) -> None:
     name = arguments.name or ("quick" if arguments.quick else "full")
     result = {
         "name": name,
-        "command": shlex.join(["python", "-m", "bench", *(sys.argv[1:] if words is None else words)]),
+        "command": shlex.join(["python", "-m", "bench", *words]),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine, "quick": arguments.quick, "peers": about, "rows": [],
     }  # fmt: skip
