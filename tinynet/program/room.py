@@ -24,8 +24,8 @@ from .variant import Options, targets_for
 def largest_batch(step: Callable, call: Call, options: Options, nbytes: int) -> int | None:
     """The most rows of the arguments for which a step finds room in ``nbytes``; None where that is not known.
 
-    That is room for its arena, and with ``verify`` for that of the proof beside it. The batch is the first axis of the first argument with axes; whatever else is as long along its first axis is cut
-    with it.
+    That is room for its arena, and with ``verify`` for that of the proof beside it. The batch is the first axis of
+    the first argument with axes; whatever else is as long along its first axis is cut with it.
 
     Args:
         call: with the batch that was too large.
