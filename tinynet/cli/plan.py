@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tinynet as tn
 from tinynet.errors import ArgumentError, PlanError
+from tinynet.kernels import PRECISIONS
 from tinynet.memory.units import as_bytes, show_bytes
 
 from .train import ACTIVATIONS, OPTIMIZERS, sizes
@@ -21,6 +22,8 @@ def add_parser(commands) -> None:
     add("--dropout", type=float, default=0.0, metavar="P", help="after each hidden layer (0)")
     add("--loss", choices=("cross_entropy", "mse"), default="cross_entropy", help="(cross_entropy)")
     add("--dtype", choices=("float32", "float64"), default="float32", help="(float32)")
+    add("--executor", choices=("numpy", "native", "cuda"), help="whose kernels would run it (the fastest here)")
+    add("--precision", choices=PRECISIONS, default="float32", help="of products, with --executor cuda (float32)")
     add("--memory", metavar="SIZE", help="a budget beyond parameters, moments and the batch, such as 8MB or 64MiB")
     add("--tensors", action="store_true", help="list every tensor with its place and lifetime")
     add("--svg", metavar="FILE", help="draw the memory map")
@@ -33,11 +36,12 @@ def _plan(args) -> None:
     with tn.nn.abstract():
         model = _model(args)
     budget = None if args.memory is None else as_bytes(args.memory, "plan --memory")
-    free = tn.plan(model, args.loss, args.optimizer, args.batch)
+    how = {"executor": args.executor, "precision": args.precision}
+    free = tn.plan(model, args.loss, args.optimizer, args.batch, **how)
     chosen, refusal = free, None
     if budget is not None:
         try:
-            chosen = tn.plan(model, args.loss, args.optimizer, args.batch, memory=budget)
+            chosen = tn.plan(model, args.loss, args.optimizer, args.batch, memory=budget, **how)
         except PlanError as error:
             refusal = error
     shown = "-".join(map(str, args.layers))

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from tinynet.backend import Shadow, as_dtype
 from tinynet.errors import ArgumentError, PlanError
+from tinynet.kernels import using_precision
 from tinynet.memory.units import as_bytes
 from tinynet.nn import Dense, LayerNorm, Module, abstract
 from tinynet.ops import Spec
@@ -139,6 +140,7 @@ def plan(
     model: Module, loss, optimizer: str | Optimizer, batch_size: int, input_shape: tuple[int, ...] | None = None,
     memory: str | int | None = None, *, target_shape: tuple[int, ...] | None = None, fuse: bool = True,
     clip_norm: float | None = None, penalty: Callable | None = None, executor: str | None = None,
+    precision: str = "float32",
 ) -> StepPlan:  # fmt: skip
     """Plans a training step from shapes alone. No array is allocated, and nothing is changed.
 
@@ -150,7 +152,8 @@ def plan(
         input_shape: of one sample; by default (in_features,) of the first layer.
         memory: a budget for the workspace, as for ``capture``.
         target_shape: of one sample's target; by default that of the prediction, and () for "cross_entropy".
-        fuse, clip_norm, penalty, executor: as for ``capture`` and ``fit``.
+        fuse, clip_norm, penalty, executor, precision: as for ``capture`` and ``fit``. With executor "cuda" it is the
+            plan of a GPU, whether there is one or not.
 
     Raises:
         PlanError: the budget is too small; the message names the least that would do.
@@ -164,7 +167,7 @@ def plan(
     with abstract():
         optimizer = named_optimizer(optimizer, model)
     step = training_step(model, named_loss(loss), optimizer, penalty, clip_norm)
-    options = Options(fuse=fuse, executor=executor)
+    options = Options(fuse=fuse, executor=executor, precision=precision)
     return _Planner(model, loss, optimizer, step, shape, target_shape, options).plan(batch_size, budget)
 
 
@@ -174,21 +177,24 @@ class _Planner:
     def __init__(
         self, model: Module, loss, optimizer: Optimizer, step: Callable, shape, target_shape, options: Options
     ):  # fmt: skip
-        self.model, self.loss, self.step, self.fuse = model, loss, step, options.fuse
+        self.model, self.loss, self.step, self.fuse, self.precision = model, loss, step, options.fuse, options.precision
         self.shape, self.target_shape = shape, target_shape
         first = model.parameters()[0]
         self.backend, self.dtype = first.backend, first.dtype
-        self.targets = targets_for(options, self.backend, (self.dtype,))
+        elsewhere = options.executor == "cuda" and options.fuse  # a plan is integers: it takes no device
+        self.targets = ("cuda",) if elsewhere else targets_for(options, self.backend, (self.dtype,))
         self.parameters = sum(p.nbytes for p in model.parameters())
         self.moments = sum(view.nbytes for views in optimizer._moments.values() for view in views)
 
     def plan(self, batch_size: int, budget: int | None) -> StepPlan:
-        return StepPlan(*fitting(self._graph(batch_size), budget, self.fuse, self.targets), batch_size, self)
+        with using_precision(self.precision):
+            return StepPlan(*fitting(self._graph(batch_size), budget, self.fuse, self.targets), batch_size, self)
 
     def lean(self, batch_size: int) -> StepPlan:
         """The plan that takes least without more work."""
-        graph = compiled(self._graph(batch_size), self.fuse, tile_bytes=SMALLEST_TILE, target=self.targets[0])
-        return StepPlan(graph, [], self.targets[0], batch_size, self)
+        with using_precision(self.precision):
+            graph = compiled(self._graph(batch_size), self.fuse, tile_bytes=SMALLEST_TILE, target=self.targets[0])
+            return StepPlan(graph, [], self.targets[0], batch_size, self)
 
     def _graph(self, n: int) -> Graph:
         """The step on shadows of a batch, simplified."""

@@ -307,6 +307,20 @@ def test_without_memory_the_error_names_the_largest_batch(monkeypatch):
         assert 0 < proven < largest and step(*rows(proven)).item() > 0  # a proof has an arena of its own
 
 
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_gpu_is_planned_for_without_one(precision):
+    def layers():
+        return tn.nn.Sequential(tn.nn.Dense(600, 520, "relu"), tn.nn.Dense(520, 3))
+
+    plan = tn.plan(layers(), "cross_entropy", "adam", 520, executor="cuda", precision=precision)
+    with gpu():
+        model = layers()
+        assert tn.plan(model, "cross_entropy", "adam", 520, precision=precision).peak_bytes == plan.peak_bytes
+    assert (precision == "bf16") is any(t.tag == "scratch" and t.nbytes >= 2 * 600 * 520 for t in plan.tensors)
+    with pytest.raises(tn.errors.ArgumentError, match="a program for a GPU"):
+        tn.plan(layers(), "cross_entropy", "adam", 8, executor="numpy", precision="tf32")
+
+
 def test_programs_without_fusion_give_the_bits_of_eager_mode():
     with gpu():
         model, _, step = training(fuse=False)
