@@ -8,6 +8,7 @@ code; ``cpu`` and ``cuda`` hold the fast ones; ``registry`` finds a kernel by (o
 This package knows nothing of the rest of tinynet.
 """
 
+from .activations import ACTIVATIONS
 from .cpu.native import pool
 from .expression import Expression
 from .precision import PRECISIONS, using_precision
@@ -30,6 +31,7 @@ from .registry import (
 from .tiles import tiled
 
 __all__ = [
+    "ACTIVATIONS",
     "PRECISIONS",
     "Expression",
     "Kernel",

@@ -10,16 +10,16 @@ clearly faster. Where nothing can be measured (arrays of NumPy, no library, a ca
 from __future__ import annotations
 
 import contextlib
-import json
+import functools
 import math
 import os
 import statistics
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
+from ..choices import Choices
 from . import blas
 from .launch import Launch, run
 from .operands import in_bf16
@@ -29,18 +29,8 @@ LEAST_FLOPS = 1e7  # below, none takes longer than a launch does
 CLEARLY = 1.05  # how many times faster cuBLAS has to be
 RUNS = 9  # of a measurement, after two that are not counted
 OWN, LIBRARY, COPIES = "own kernel", "cuBLAS", "cuBLAS on bf16 copies"  # the ways, as they are remembered
-_chosen: dict[str, dict[str, float]] = {}  # what this process goes by
 
-
-class Choice(NamedTuple):
-    """The way that is taken, and the seconds of all; infinity for what cannot be done here."""
-
-    way: str
-    seconds: dict[str, float]
-
-    def __str__(self) -> str:
-        others = sorted(self.seconds.keys() - {self.way}, key=lambda way: (self.seconds[way], way))
-        return ", ".join(f"{way} {self.seconds[way] * 1e6:,.0f} µs" for way in (self.way, *others))
+_choices = Choices(CLEARLY)
 
 
 def best(product: Product, own: list, precision: str, out, scratch=None) -> list:
@@ -56,14 +46,17 @@ def best(product: Product, own: list, precision: str, out, scratch=None) -> list
         return own
     # Measuring writes to the output; where that is the mask's or the bias's memory too, that would be lost.
     may = not _overlaps(product) and not blas.is_capturing()
-    functions = {way: calls_of(calls) for way, calls in ways.items()}
-    found = choose(key(product, precision), functions, device_seconds if may else None, where())
-    if found is None:
-        return own
-    for each in ways[found.way]:
+    measure = functools.partial(_measure, ways) if may else None
+    found = _choices.choose(key(product, precision), tuple(ways), measure, where)
+    return own if found is None else _noted(ways[found.way], str(found))
+
+
+def _noted(found: list, note: str) -> list:
+    """The same launches and calls, which say why it is these."""
+    for each in found:
         if not isinstance(each, Launch):
-            each[0].note = str(found)
-    return ways[found.way]
+            each[0].note = note
+    return [each._replace(note=note) if isinstance(each, Launch) else each for each in found]
 
 
 def ways_of_library(product: Product, precision: str, scratch) -> dict[str, list]:
@@ -111,36 +104,13 @@ def key(product: Product, precision: str) -> str:
     return f"{product.batch}x{product.m}x{product.k}x{product.n} {a}{b}{c} {product.dtype} {precision} {extra}"
 
 
-def choose(name: str, ways: dict[str, Callable], seconds: Callable | None, path: Path | None) -> Choice | None:
-    """What was measured under this name, now if never before.
-
-    Args:
-        ways: to compute it, the own one first. One that was not measured with the others has all measured again.
-        seconds: ``seconds(function) -> float``, how long a call takes on the device; None: not to be measured now.
-        path: where it is remembered; None for nowhere.
-    """
-    known = _chosen.get(name, {})
-    if not ways.keys() <= known.keys():
-        known = _read(path).get(name, {})
-        if not ways.keys() <= known.keys():
-            if seconds is None:
-                return None
-            measured = {way: _seconds_of(function, seconds) for way, function in ways.items()}
-            remembered = _read(path)  # what another process has measured meanwhile, stays
-            known = remembered.get(name, {})
-            if not ways.keys() <= known.keys():
-                known = measured
-                _write(path, remembered | {name: known})
-        _chosen[name] = known
-    times = {way: known[way] for way in ways}
-    own, *others = ways
-    fastest = min(others, key=times.get)
-    return Choice(fastest if times[own] > CLEARLY * times[fastest] else own, times)
+def _measure(ways: dict[str, list]) -> dict[str, float]:
+    return {way: _seconds_of(calls_of(calls)) for way, calls in ways.items()}
 
 
-def _seconds_of(function: Callable, seconds: Callable) -> float:
+def _seconds_of(function: Callable) -> float:
     with contextlib.suppress(blas.BlasError):  # it cannot do it here: then it never will
-        return float(seconds(function))
+        return device_seconds(function)
     return math.inf
 
 
@@ -160,7 +130,7 @@ def device_seconds(function: Callable) -> float:
     return statistics.median(found)
 
 
-# ---- what is remembered ----
+# ---- where it is remembered ----
 
 
 def where() -> Path | None:
@@ -182,27 +152,3 @@ def _folder() -> Path | None:
         return folder if not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid() else None
     except (OSError, RuntimeError):
         return None
-
-
-def _read(path: Path | None) -> dict[str, dict[str, float]]:
-    """What is remembered: name -> way -> seconds; nothing, where a file is damaged."""
-    if path is not None:
-        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
-            return {
-                str(name): {str(way): float(each) for way, each in times.items()}
-                for name, times in json.loads(path.read_text()).items()
-            }
-    return {}
-
-
-def _write(path: Path | None, known: dict[str, dict[str, float]]) -> None:
-    """Whole or not at all: another process may read at the same time."""
-    if path is None:
-        return
-    beside = path.with_suffix(f".{os.getpid()}-{os.urandom(4).hex()}")
-    try:
-        beside.write_text(json.dumps(known, indent=0))
-        beside.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            beside.unlink()

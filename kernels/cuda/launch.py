@@ -25,6 +25,7 @@ class Launch(NamedTuple):
         arguments: NumPy scalars: uint64 for a pointer, int64, int32, float32, float64.
         shared: bytes of dynamic shared memory.
         keep: the arrays whose addresses are among the arguments, which have to live as long.
+        note: why it is this one, for who asks.
     """
 
     file: str
@@ -34,6 +35,7 @@ class Launch(NamedTuple):
     arguments: tuple
     shared: int = 0
     keep: tuple = ()
+    note: str = ""
 
 
 _made: dict[str, str] = {}

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..activations import ACTIVATIONS
 from .encoding import SUFFIXES, WIDE, Launch, address, integer
 
 STEPS = ("naive", "shared", "registers", "vectors", "tensor", "matvec")
-ACTIVATIONS = (None, "relu", "tanh", "sigmoid")  # that an epilogue knows; a kernel has the index
 ENOUGH = 128  # blocks, to keep a GPU busy: about as many as it has multiprocessors
 LEAST_DEPTH = 64  # of a slice: each costs a pass over C
 MOST_SLICES = 64

@@ -39,23 +39,23 @@ def test_epilogues_are_what_the_operations_would_do_one_by_one(native, shape, dt
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "relu"])
-def test_activations_are_close_over_the_whole_range_and_keep_nan(native, activation, width, dtype):
+def test_activations_err_by_two_units_in_the_last_place_and_keep_nan(native, activation, width, dtype):
     width_or_skip(native, width)
     tiny = np.finfo(dtype).tiny
-    x = np.concatenate([np.linspace(-30, 30, 4001), np.linspace(-800, 800, 999), np.linspace(-0.7, 0.7, 997),
+    x = np.concatenate([np.linspace(-30, 30, 60_001), np.linspace(-800, 800, 999), np.linspace(-0.7, 0.7, 997),
                         np.logspace(-35, 0, 500), -np.logspace(-35, 0, 500),
                         [0.0, -0.0, tiny, 1e30, -1e30, np.inf, -np.inf, np.nan]]).astype(dtype)  # fmt: skip
     out = run(native, np.empty((1, x.size), dtype), np.ones((1, 1), dtype), x[None], activation=activation, width=width)
     wide = x.astype("longdouble")
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         correct = {"tanh": np.tanh(wide), "sigmoid": 1 / (1 + np.exp(-wide)), "relu": np.maximum(wide, 0)}[activation]
-    # Where the sigmoid is about to leave the normal numbers, it may stay at the least that it reaches.
-    low = (wide < (-86 if dtype == "float32" else -700)) & (activation == "sigmoid")
-    assert np.isnan(out[0, -1]) and (out[0][low] < 1e-36).all() and (out[0][low] >= 0).all()
-    sure = np.isfinite(correct) & ~low
-    np.testing.assert_array_equal(out[0][np.isinf(correct)], correct[np.isinf(correct)])
-    error = np.abs(out[0][sure] - correct[sure]) / np.maximum(np.abs(correct[sure]), tiny)
-    assert error.max() <= 4 * np.finfo(dtype).eps, x[sure][error.argmax()]
+        rounded = correct.astype(dtype)
+    assert np.isnan(out[0, -1])
+    sure = np.isfinite(rounded)
+    np.testing.assert_array_equal(out[0][np.isinf(rounded)], rounded[np.isinf(rounded)])
+    error = np.abs(out[0][sure] - correct[sure]) / np.spacing(np.abs(rounded[sure]))
+    limit = 2 if np.finfo(wide.dtype).eps < np.finfo(dtype).eps else 4  # what it is compared with errs as well
+    assert error.max() <= limit, x[sure][error.argmax()]
 
 
 def test_relu_and_mask_treat_nan_as_the_reference_does(native):

@@ -4,10 +4,7 @@
 Nothing here names an operation, but for the few whose mathematics is an exception, each beside the reason.
 """
 
-import tracemalloc
-
 import numpy as np
-import pytest
 from suite_gradients import check_gradient_of_gradient, check_gradients
 from suite_inputs import (
     FLOATS,
@@ -16,7 +13,6 @@ from suite_inputs import (
     SPECIAL,
     as_tuple,
     cases,
-    fill,
     flattened,
     is_float,
     lay_out,
@@ -27,52 +23,23 @@ from suite_inputs import (
     specs_of,
     tensors,
 )
+from suite_memory import check_numpy_kernels_allocate_nothing
+from suite_refusals import (
+    check_refuses_other_dtypes,
+    check_refuses_other_shapes,
+    check_refuses_two_backends,  # noqa: F401 (it takes another backend, and so is none of CHECKS)
+    check_refuses_unknown_arguments,
+    refused,
+    replaced,
+)
+from suite_runs import assert_same, copies, laid_out_for, reference, run_kernel, targets_on
 
 import tinynet as tn
 from tinynet import kernels
-from tinynet.errors import BackendError, DTypeError, GradientError, RangeError, ShapeError
+from tinynet.errors import DTypeError, GradientError
 
-# The reference rounds once, from float64; a kernel in float32 may round at every step of sums of up to 200 numbers
-# of size 2.
-TOLERANCES = {"float32": {"rtol": 2e-5, "atol": 2e-5}, "float64": {"rtol": 1e-11, "atol": 1e-11}}
 # Operations whose meaning is to repeat a smaller array.
 REPEATS = {"broadcast_to", "assign"}
-UNWRITTEN = {"f": -12345.0, "i": -12345, "u": 123, "b": True}
-
-
-def assert_same(got, expected, dtype="float64", note=""):
-    """Equal to the tolerances of ``dtype``, not-a-numbers and infinities included; whole numbers exactly."""
-    assert got.shape == expected.shape and got.dtype == expected.dtype, note
-    if is_float(got):
-        np.testing.assert_allclose(got, expected, **TOLERANCES[dtype], equal_nan=True, err_msg=note)
-    else:
-        np.testing.assert_array_equal(got, expected, err_msg=note)
-
-
-def run_kernel(op, target, backend, arrays, attributes):
-    """The outputs of a target's kernel, as host arrays. ``arrays`` are the backend's; updates write over them."""
-    hosts = [backend.to_host(array) for array in arrays]
-    outputs = predicted(op, hosts, attributes)
-    if op.updates:
-        out = [arrays[i] for _, i in sorted(op.updates.items())]
-    else:
-        out = [backend.full(spec.shape, UNWRITTEN[spec.dtype.kind], spec.dtype) for spec in outputs]
-    kernel = kernels.find(op.name, target, str(outputs[0].dtype))
-    with backend.quiet():
-        kernel(out[0] if len(out) == 1 else tuple(out), *arrays, **normal_attributes(op, specs_of(hosts), attributes))
-    return [np.array(backend.to_host(array)) for array in out]
-
-
-def reference(op, arrays, attributes):
-    """The outputs of the reference kernel on fresh, contiguous host arrays."""
-    return run_kernel(op, "reference", tn.get_backend("numpy"), [array.copy() for array in arrays], attributes)
-
-
-def targets_on(backend):
-    """The targets whose kernels take arrays of the backend: those for the host, all of which run on NumPy's."""
-    if backend.name != "numpy":
-        return [backend.target]
-    return [each for each in kernels.targets() if each not in ("cupy", "cuda") and kernels.available(each)]
 
 
 # ---- the record ----
@@ -160,15 +127,9 @@ def check_kernels_agree_in_every_layout(op, backend):
                     given = [flattened(array) for array in arrays]
                     want = reference(op, given, attributes)
                 for target in targets_on(backend):
-                    laid_out = _laid_out(op, backend, given, layout)
+                    laid_out = laid_out_for(op, backend, given, layout)
                     for got, each in zip(run_kernel(op, target, backend, laid_out, attributes), want):
                         assert_same(got, each, dtype, f"{op.name} on {target}, {layout}, {attributes}")
-
-
-def _laid_out(op, backend, arrays, layout):
-    """The arrays in a layout; those that are written over need memory of their own for every element."""
-    written = set(op.updates.values()) if layout in ("read-only", "zero-stride") else ()
-    return [lay_out(backend, array, "contiguous" if i in written else layout) for i, array in enumerate(arrays)]
 
 
 def check_kernels_agree_on_special_values(op, backend):
@@ -223,14 +184,14 @@ def check_float32_stays_float32(op, backend):
         if follows and op.expression is not None:
             floating = [i for i, array in enumerate(arrays) if is_float(array)]
             for i in floating if len(floating) > 1 else ():
-                assert op(*_replaced(values, i, 1.5), **attributes).dtype == "float32"
+                assert op(*replaced(values, i, 1.5), **attributes).dtype == "float32"
 
 
 def check_inputs_are_not_written_to(op, backend):
     """Inputs come out as they went in, read-only ones included; except those that the record says it updates."""
     for arrays, attributes in cases(op, (1, 7)):
         written = set(op.updates.values())
-        given = _laid_out(op, backend, arrays, "read-only")
+        given = laid_out_for(op, backend, arrays, "read-only")
         inputs = [tn.as_tensor(array, backend=backend) for array in given]
         op(*inputs, **attributes)
         for i, (before, after) in enumerate(zip(arrays, given)):
@@ -251,100 +212,11 @@ def check_updates(op, backend):
             if is_float(arrays[i]):
                 tracked = [x.detach() for x in inputs]
                 tracked[i].requires_grad_()
-                _refused(op, tracked, attributes, GradientError)
+                refused(op, tracked, attributes, GradientError)
         results = as_tuple(op(*inputs, **attributes))
         assert all(result is inputs[i] for result, i in zip(results, targets))
         assert [x.versions[0] for x in inputs] == [int(i in targets) for i in range(len(inputs))]
         assert any((results[k].numpy() != arrays[i]).any() for k, i in enumerate(targets))
-
-
-# ---- refusals ----
-
-
-def _refused(op, inputs, attributes, error):
-    """Whether calling raises ``error``; any other error fails. If it does, no input has changed."""
-    before = [np.array(x.numpy()) for x in inputs]
-    versions = [x.versions[0] for x in inputs]
-    try:
-        op(*inputs, **attributes)
-    except error as caught:
-        assert str(caught) and caught.where
-        for x, array, version in zip(inputs, before, versions):
-            np.testing.assert_array_equal(x.numpy(), array)
-            assert x.versions[0] == version
-        return True
-    return False
-
-
-def _replaced(values, i, value):
-    return [*values[:i], value, *values[i + 1 :]]
-
-
-def check_refuses_other_dtypes(op, backend):
-    """Two floating types never mix; indices are whole, conditions boolean; what the rule refuses is a DTypeError."""
-    for arrays, attributes in cases(op, (7,)):
-        floating = [i for i, array in enumerate(arrays) if is_float(array)]
-        for i, array in enumerate(arrays):
-            if is_float(array) and len(floating) > 1:
-                mixed = tensors(backend, _replaced(arrays, i, array.astype("float32")))
-                assert _refused(op, mixed, attributes, DTypeError)
-            if not is_float(array) and floating:
-                swapped = tensors(backend, _replaced(arrays, i, array.astype("float64")))
-                assert _refused(op, swapped, attributes, (DTypeError, ShapeError))
-        for other in ("int64", "bool"):
-            changed = [array.astype(other) if is_float(array) else array for array in arrays]
-            _takes_or_refuses(op, backend, changed, attributes, DTypeError)
-
-
-def _takes_or_refuses(op, backend, arrays, attributes, errors):
-    """Calling does what the rule says of these inputs: the predicted result, or one of ``errors``. True if refused."""
-    try:
-        expected = predicted(op, arrays, attributes)
-    except errors:
-        assert _refused(op, tensors(backend, arrays), attributes, errors)
-        return True
-    if op.bounds is not None and _refused(op, tensors(backend, arrays), attributes, RangeError):
-        return True
-    results = as_tuple(op(*tensors(backend, arrays), **attributes))
-    assert [result.spec for result in results] == list(expected)
-    return False
-
-
-def check_refuses_other_shapes(op, backend):
-    """Shapes that do not fit are refused, with nothing changed, before any kernel runs."""
-    refused = several = False
-    for arrays, attributes in cases(op, (7,)):
-        several |= sum(map(is_float, arrays)) > 1
-        for i, array in enumerate(arrays):
-            longer = [np.concatenate([array, array.take([0], axis)], axis) for axis in range(array.ndim)]
-            for other in (*longer, array[None], array[None][:0]):
-                changed = _replaced(arrays, i, other)
-                refused |= _takes_or_refuses(op, backend, changed, attributes, (ShapeError, RangeError, DTypeError))
-    assert refused or not several, f"{op.name} takes any shapes together"
-
-
-def check_refuses_two_backends(op, backend, other):
-    """Inputs on two backends are refused."""
-    for arrays, attributes in cases(op, (7,)):
-        inputs = tensors(backend, arrays)
-        for i in range(len(inputs) if len(inputs) > 1 else 0):
-            moved = _replaced(inputs, i, inputs[i].to(other))
-            assert _refused(op, moved, attributes, BackendError)
-
-
-def check_refuses_unknown_arguments(op, backend):
-    """An attribute that it does not have, too few inputs, too many arguments, things that are no arrays."""
-    arrays, attributes = next(cases(op, (7,)))
-    inputs = tensors(backend, arrays)
-    with pytest.raises(tn.errors.ArgumentError):
-        op(*inputs, **attributes, no_such_attribute=1)
-    with pytest.raises(tn.errors.ArgumentError):
-        op(*(["text"] * len(inputs)), **attributes)
-    if not op.variadic:
-        with pytest.raises(tn.errors.ArgumentError):
-            op(**attributes)
-        with pytest.raises(tn.errors.ArgumentError):
-            op(*inputs, *range(len(op.inputs) + len(op.attributes)))
 
 
 def check_captured_equals_eager(op, backend):
@@ -364,76 +236,6 @@ def check_captured_equals_eager(op, backend):
                             np.testing.assert_array_equal(ours.numpy(), theirs)
                         else:
                             assert_same(ours.numpy(), theirs, dtype, f"{op.name} {attributes}")
-
-
-def copies(arrays):
-    return [array.copy() for array in arrays]
-
-
-# Views and iterators take some hundred bytes; a buffer of NumPy's (8192 elements), or any array here, is far more.
-_MOST_BYTES = 8192
-_LARGE = 256 * 1024
-
-
-def _large_cases(op, dtype):
-    """(host arrays, attributes) of every sample at the least size at which it has an array of ``_LARGE`` bytes."""
-    rng, done = rng_for(op, _LARGE), set()
-    for n in (1 << k for k in range(5, 17)):
-        for i, sample in enumerate(op.samples(n)):
-            elements = max(int(np.prod(arg.shape)) for arg in sample.inputs)
-            if i not in done and (elements * np.dtype(dtype).itemsize >= _LARGE or n == 1 << 16):
-                done.add(i)
-                yield [fill(arg, rng, dtype) for arg in sample.inputs], dict(sample.attributes)
-
-
-def check_numpy_kernels_allocate_nothing(op, backend):
-    """Bound to its memory, a kernel for NumPy allocates no array, keeps to its scratch, and gives the bits of eager."""
-    if backend.name != "numpy" or kernels.find(op.name, "numpy").target != "numpy":
-        return  # a kernel that takes memory as it goes says so: it is the reference
-    for dtype in FLOATS:
-        for arrays, attributes in _large_cases(op, dtype):
-            for layout in ("contiguous", "transposed"):
-                outputs, specs = predicted(op, arrays, attributes), specs_of(arrays)
-                kernel = kernels.find(op.name, "numpy", str(outputs[0].dtype))
-                given = normal_attributes(op, specs, attributes)
-                expected = run_kernel(op, "numpy", backend, _laid_out(op, backend, copies(arrays), layout), attributes)
-                inputs = _laid_out(op, backend, copies(arrays), layout)
-                out = tuple(inputs[i] for _, i in sorted(op.updates.items()))
-                out = out or tuple(np.full(spec.shape, UNWRITTEN[spec.dtype.kind], spec.dtype) for spec in outputs)
-                out, described = (out[0], outputs[0]) if len(out) == 1 else (out, outputs)
-                nbytes = kernel.scratch_bytes(out, *inputs, **given)
-                assert nbytes == kernel.scratch_bytes(described, *specs, **given), "scratch is a function of the specs"
-                memory, scratch = _guarded(nbytes)
-                steps = kernel.bind(out, *inputs, scratch=scratch, **given)
-                with backend.quiet():
-                    np.setbufsize(256)  # elements; what NumPy walks over broadcast operands through, its own 8192
-                    _run(steps)
-                    for got, want in zip(out if isinstance(out, tuple) else (out,), expected, strict=True):
-                        np.testing.assert_array_equal(got, want)
-                    tracemalloc.start()
-                    try:
-                        before, _ = tracemalloc.get_traced_memory()
-                        _run(steps)
-                        _, peak = tracemalloc.get_traced_memory()
-                    finally:
-                        tracemalloc.stop()
-                note = f"{op.name} on {dtype}, {layout}, {attributes}"
-                assert peak - before < _MOST_BYTES, f"{note}: {peak - before} bytes"
-                at = scratch.ctypes.data - memory.ctypes.data
-                around = np.delete(memory, slice(at, at + nbytes))
-                assert (around == 255).all(), f"{note}: it left its scratch"
-
-
-def _guarded(nbytes, guard=4096):
-    """Memory of which a piece, aligned to 64, is scratch; every byte of it is 255: not a number, and never a one."""
-    memory = np.full(nbytes + 2 * guard + 64, 255, "uint8")
-    at = guard + -memory[guard:].ctypes.data % 64
-    return memory, memory[at : at + nbytes]
-
-
-def _run(steps):
-    for function, arguments in steps:
-        function(*arguments)
 
 
 CHECKS = (

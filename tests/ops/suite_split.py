@@ -8,8 +8,8 @@ import itertools
 import math
 
 import numpy as np
-from suite import assert_same, run_kernel
 from suite_inputs import cases, normal_attributes, predicted, specs_of
+from suite_runs import assert_same, run_kernel
 
 import tinynet as tn
 from tinynet.ops import Spec
@@ -97,4 +97,3 @@ def _part(op, target, arrays, given, n, split, start, stop):
     for spec, result in zip(whole, results):
         assert part_of(spec, split.axis, n, start, stop) == Spec(result.shape, result.dtype)
     return results
-

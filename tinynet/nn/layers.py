@@ -14,6 +14,7 @@ from tinynet import ops
 from tinynet.autograd import no_grad
 from tinynet.backend import INTEGERS, new_stream, process_seed
 from tinynet.errors import ArgumentError, ShapeError, TinynetError
+from tinynet.ops.linalg import ACTIVATIONS
 from tinynet.tensor import Tensor, as_tensor, full
 
 from .abstract import is_abstract
@@ -35,7 +36,6 @@ _ACTIVATIONS: dict[str, Callable] = {
         "log_softmax",
     ]
 }
-_FUSED = ("relu", "tanh", "sigmoid")  # linear applies these itself
 _RECTIFIERS = ("relu", "leaky_relu", "gelu", "gelu_tanh", "silu", "softplus")
 _registry: dict[str, type[Module]] = {}
 
@@ -115,10 +115,9 @@ class Dense(Layer):
         self.bias = Parameter(initial("zeros", (out_features,))) if bias else None
 
     def forward(self, x) -> Tensor:
-        if self.activation in _FUSED:
+        if self.activation in ACTIVATIONS:
             return ops.linear(x, self.weight, self.bias, activation=self.activation)
-        y = ops.linear(x, self.weight, self.bias)
-        return y if self._apply is None else self._apply(y)
+        return self._apply(ops.linear(x, self.weight, self.bias))
 
     def config(self) -> dict:
         return {**super().config(), "bias": self.bias is not None}

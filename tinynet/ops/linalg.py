@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from tinynet.errors import ArgumentError, ShapeError
+from tinynet.kernels import ACTIVATIONS
 
 from . import splitting
 from .elementwise import relu, sigmoid, tanh
@@ -110,7 +111,7 @@ def _linear_rule(x, w, *b, activation):
         )
     if b and b[0].shape != w.shape[1:]:
         raise ShapeError("linear", expected=f"a bias of shape {w.shape[1:]}", got=str(b[0].shape))
-    if activation is not None and activation not in _FROM_OUTPUT:
+    if activation not in ACTIVATIONS:
         raise ArgumentError(
             "linear", expected=f"activation to be None or one of {', '.join(_FROM_OUTPUT)}", got=repr(activation),
             mend="apply other activations to the result",
@@ -131,7 +132,7 @@ def _linear_vjp(g, y, x, w, *b, needs, activation):
 
 
 def _linear_samples(n):
-    for activation in (None, *_FROM_OUTPUT):
+    for activation in ACTIVATIONS:
         # far enough from the kink of relu for finite differences: a bias that is large, one sign per column
         yield Sample((Arg((n, 3), -0.5, 0.5), Arg((3, 2), -0.5, 0.5), Arg((2,), 1.0, 2.0)), {"activation": activation})
     yield Sample((Arg((2, n, 3)), Arg((3, 4))))

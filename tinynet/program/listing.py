@@ -77,7 +77,7 @@ def explain(program) -> str:
             lines.append(f"on {target} kernels{what}: {', '.join(sorted(set(names)))}")
     chosen = {program.note_of(i): each for i, each in enumerate(graph.instructions) if program.note_of(i)}
     if chosen:
-        lines.append("products whose kernel was chosen by measurement, on one thread:")
+        lines.append("products whose kernel was chosen by measurement:")
         lines += [f"   {_product_text(graph, each)}  {note}" for note, each in chosen.items()]
     merged = Counter(shortened(each.op.name, 100) for each in computing if not each.op.name.isidentifier())
     if merged:

@@ -15,41 +15,28 @@ that one thread leaves to BLAS is the one thing whose bits depend on the number 
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import importlib.util
-import json
 import math
 import os
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
+from ...choices import Choice, Choices
 from . import machine, plan
 from .instructions import Table
-from .library import only_one, write_whole
 
 LEAST_FLOPS = 4e6  # below, the call into BLAS costs as much as there is to gain
 CLEARLY = 1.05  # how many times faster BLAS has to be
-RUNS, SECONDS = 7, 0.2  # of a measurement: whichever comes first, one run of each at least
+OWN, BLAS = "own kernel", "BLAS"  # the ways, as they are remembered
+# Turns of a measurement: three at least, since a shortest time needs company, and no more when both have taken so long.
+LEAST_TURNS, TURNS, SECONDS = 3, 15, 0.2
+# Of this thread, which time that others have taken is no part of. Windows counts that in steps of 16 ms.
+_clock = time.perf_counter if os.name == "nt" else time.thread_time
 
-_chosen: dict[str, list[float] | None] = {}  # what this process goes by
-
-
-class Choice(NamedTuple):
-    """Seconds of both, and what follows."""
-
-    own: float
-    blas: float
-
-    @property
-    def is_blas(self) -> bool:
-        return self.own > CLEARLY * self.blas
-
-    def __str__(self) -> str:
-        first, second = (("BLAS", self.blas), ("own kernel", self.own))[:: 1 if self.is_blas else -1]
-        return f"{first[0]} {first[1] * 1e6:,.0f} µs, {second[0]} {second[1] * 1e6:,.0f} µs"
+_choices = Choices(CLEARLY, kept=True)
 
 
 def choose(out, a, b, scratch) -> Choice | None:
@@ -60,44 +47,31 @@ def choose(out, a, b, scratch) -> Choice | None:
     (m, k), n = a.shape, b.shape[1]
     if 2 * m * k * n < LEAST_FLOPS or min(m, n) == 1:
         return None
-    key = _key(m, k, n, a, b)
-    if key not in _chosen:
-        _chosen[key] = _decide(key, out, a, b, scratch)
-    seconds = _chosen[key]
-    return None if seconds is None else Choice(*seconds)
+    measure = functools.partial(_measure, out, a, b, scratch) if _is_measurable() else None
+    return _choices.choose(_key(m, k, n, a, b), (OWN, BLAS), measure, _path)
 
 
-def _decide(key: str, out, a, b, scratch) -> list[float] | None:
-    """What any process has measured, or this one now: one at a time, so that none disturbs or contradicts another."""
-    path = _path()
-    known = _read(path) if path is not None else {}
-    if path is None or key in known or importlib.util.find_spec("threadpoolctl") is None:
-        return known.get(key)
-    with only_one(path.with_suffix(".lock")):
-        known = _read(path)
-        if key not in known:
-            known[key] = _measure(out, a, b, scratch)
-            if not write_whole(path, json.dumps(known, indent=0).encode()):
-                return None
-    return known[key]
+@functools.cache
+def _is_measurable() -> bool:
+    return importlib.util.find_spec("threadpoolctl") is not None
 
 
-def _measure(out, a, b, scratch) -> list[float]:
+def _measure(out, a, b, scratch) -> dict[str, float]:
     """The shortest times of the own kernel and of BLAS, in turns."""
     import threadpoolctl
 
     own = Table((plan.Product(out, a, b).instruction(scratch),))
-    best, start = [math.inf, math.inf], time.perf_counter()
+    ways, spent = {OWN: own, BLAS: functools.partial(np.matmul, a, b, out)}, 0.0
+    best = dict.fromkeys(ways, math.inf)
     with threadpoolctl.threadpool_limits(1, user_api="blas"), np.errstate(all="ignore"):  # operands may be anything
-        own()
-        np.matmul(a, b, out)
-        for _ in range(RUNS):
-            for i, (function, arguments) in enumerate(((own, ()), (np.matmul, (a, b, out)))):
-                begin = time.perf_counter()
-                function(*arguments)
-                best[i] = min(best[i], time.perf_counter() - begin)
-            if time.perf_counter() - start > SECONDS:
+        for turn in range(TURNS):
+            if turn >= LEAST_TURNS and spent > SECONDS:
                 break
+            for way, function in ways.items():
+                begin = _clock()
+                function()
+                seconds = _clock() - begin
+                best[way], spent = min(best[way], seconds), spent + seconds
     return best
 
 
@@ -114,10 +88,3 @@ def _path() -> Path | None:
     steering = (f"{name}={value}" for name, value in sorted(os.environ.items())
                 if "OPENBLAS" in name and not name.endswith("NUM_THREADS"))  # fmt: skip
     return folder / f"products-{machine.digest([np.__version__, *steering])[:8]}.json"
-
-
-def _read(path: Path) -> dict[str, list[float]]:
-    """What is remembered; nothing, where a file is damaged."""
-    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
-        return {str(key): [float(own), float(blas)] for key, (own, blas) in json.loads(path.read_text()).items()}
-    return {}

@@ -2,57 +2,17 @@
 
 C becomes activation(C + bias) where h > 0 and 0 elsewhere, each part if it is asked for: the forward pass of a layer,
 and the gradient through a ReLU whose output h was kept. A finished strip of C, a few rows, is in the first-level cache
-when it is read again; done afterwards over the whole of C, the same work would fetch it from memory.
-
-tanh and the sigmoid rest on one function, m(x) = exp(x) - 1: with n = round(x / ln 2) and r = x - n ln 2, exp(r) - 1 is
-a Taylor polynomial on [-ln 2 / 2, ln 2 / 2], and m(x) = 2^n (exp(r) - 1) + (2^n - 1) loses no digits to cancellation.
-Then tanh x = m(2x) / (m(2x) + 2) and sigmoid x = 1 / (2 + m(-x))."""
+when it is read again; done afterwards over the whole of C, the same work would fetch it from memory. tanh and the
+sigmoid are those of ``code.functions``."""
 
 from __future__ import annotations
-
-import math
 
 from numba import types
 from numba.extending import intrinsic
 
+from ...activations import ACTIVATIONS
+from .code import functions
 from .emit import Code, choose, function, number
-from .plan import ACTIVATIONS
-
-# Terms of exp's series: the first left out, (ln 2 / 2)^n / n!, is below half a unit in the last place.
-DEGREE = {4: 7, 8: 13}
-# ln 2 in two parts; the first has few enough bits that n times it is exact.
-LN2 = {4: (0.693359375, math.log(2) - 0.693359375), 8: (0.6931471805592082, 7.371002565167799e-13)}
-# Beyond these, tanh and the sigmoid are as good as their limits and 2^n still is a number.
-LIMIT = {4: 87.0, 8: 708.0}
-
-
-def exp_minus_one(code: Code, x):
-    """exp(x) - 1 for |x| <= LIMIT; NaN for NaN."""
-    builder, size = code.builder, code.size
-    nearest = code.declare(f"llvm.rint.{code.suffix}", code.vector, [code.vector])
-    n = builder.call(nearest, [builder.fmul(x, code.constant(1 / math.log(2)))])
-    minus_n = builder.fsub(code.constant(0.0), n)
-    r = x
-    for part in LN2[size]:
-        r = code.multiply_add(minus_n, code.constant(part), r)
-    series = code.constant(1 / math.factorial(DEGREE[size]))
-    for i in range(DEGREE[size] - 1, 1, -1):
-        series = code.multiply_add(series, r, code.constant(1 / math.factorial(i)))
-    series = code.multiply_add(builder.fmul(r, r), series, r)
-    # 2^n: n goes into the exponent's bits. Adding 1.5 * 2^(bits of the mantissa) leaves n in the lowest bits.
-    mantissa, bias = (23, 127) if size == 4 else (52, 1023)
-    shifted = builder.bitcast(builder.fadd(n, code.constant(1.5 * 2.0**mantissa)), code.integers)
-    power = builder.shl(builder.add(shifted, code.whole(bias)), code.whole(mantissa))
-    power = builder.bitcast(power, code.vector)
-    return code.multiply_add(power, series, builder.fsub(power, code.constant(1.0)))
-
-
-def clamped(code: Code, x, limit: float):
-    """x between -limit and limit; NaN stays NaN, because a comparison with it is false."""
-    builder = code.builder
-    for sign, low in ((">", limit), ("<", -limit)):
-        x = builder.select(builder.fcmp_ordered(sign, x, code.constant(low)), code.constant(low), x)
-    return x
 
 
 def activate(code: Code, activation: str | None, x):
@@ -60,11 +20,9 @@ def activate(code: Code, activation: str | None, x):
     if activation == "relu":
         return builder.select(builder.fcmp_ordered("<=", x, code.constant(0.0)), code.constant(0.0), x)
     if activation == "tanh":
-        m = exp_minus_one(code, clamped(code, builder.fadd(x, x), 50.0))
-        return builder.fdiv(m, builder.fadd(m, code.constant(2.0)))
+        return functions.tanh(code, x)
     if activation == "sigmoid":
-        m = exp_minus_one(code, clamped(code, builder.fsub(code.constant(0.0), x), LIMIT[code.size]))
-        return builder.fdiv(code.constant(1.0), builder.fadd(m, code.constant(2.0)))
+        return functions.sigmoid(code, x)
     return x
 
 
@@ -126,11 +84,11 @@ def finish(typing, size, lanes, activation, rows, columns, c, c_row, bias, h, h_
     size, lanes = size.literal_value, lanes.literal_value
 
     def codegen(context, builder, signature, arguments):
-        functions = [
+        written = [
             function(builder.module, f"finish_{8 * size}_{lanes}_{name}", 7, write_finish(size, lanes, name))
             for name in ACTIVATIONS
         ]
-        choose(builder, arguments[2], functions, list(arguments[3:]))
+        choose(builder, arguments[2], written, list(arguments[3:]))
         return context.get_dummy_value()
 
     return signature, codegen

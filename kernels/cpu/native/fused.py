@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 
-from .finish import ACTIVATIONS, finish
+from ...activations import ACTIVATIONS
+from .finish import finish
 from .machine import compiled, widths
 from .machine import tile as register_tile
 from .tile import tile

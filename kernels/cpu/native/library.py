@@ -7,12 +7,10 @@ process reads the object and needs no numba for it.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
 import hashlib
 import hmac
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +18,7 @@ from pathlib import Path
 
 import llvmlite.binding as llvm
 
+from ...files import only_one, write_whole
 from . import machine
 
 Maker = Callable[[int, int], Callable]
@@ -159,30 +158,3 @@ def _write(path: Path, names: list[str], code: bytes) -> None:
     """Keeps a library. A disk that is full costs the next process the compilation, no more."""
     content = " ".join(names).encode() + b"\n" + code
     write_whole(path, hashlib.sha256(content).digest() + content)
-
-
-def write_whole(path: Path, content: bytes) -> bool:
-    """Writes a file whole, or not at all; whether it could."""
-    beside = path.with_suffix(f".{os.getpid()}-{os.urandom(4).hex()}")  # a folder may be shared by several machines
-    try:
-        beside.write_bytes(content)
-        beside.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        return False
-    return True
-
-
-@contextlib.contextmanager
-def only_one(path: Path):
-    """One process at a time. Where the system or the file system has no locks, or the folder is read-only, all of them.
-
-    What is written is whole without that as well: a lock saves what others have done already.
-    """
-    with contextlib.ExitStack() as held:  # closing the file opens the lock
-        with contextlib.suppress(ImportError, OSError):
-            import fcntl
-
-            fcntl.flock(held.enter_context(open(path, "w")), fcntl.LOCK_EX)
-        yield

@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 
+from ...choices import Choice
 from . import plan, pool
-from .choice import Choice, choose
+from .choice import BLAS, choose
 from .encoding import native
 
 MOST = 64  # products of a batch that are instructions of their own; longer batches go to NumPy
@@ -88,9 +89,9 @@ def _product(out, a, b, scratch, bias, activation, mask):
     choice = choose(out, a, b, scratch)
     if choice is None:
         return [instruction]
-    if pool.threads() > 1 or not choice.is_blas:
-        shared = "own kernel on several threads; on one: " if choice.is_blas else ""
-        return [instruction._replace(note=f"{shared}{choice}")]
+    if pool.threads() > 1 or choice.way != BLAS:
+        shared = "own kernel on several threads; " if choice.way == BLAS else ""
+        return [instruction._replace(note=f"{shared}on one thread: {choice}")]
     rest = plan.finishing(out, bias, activation, mask)
     return [(Blas(choice), (a, b, out)), *rest]
 
@@ -99,7 +100,7 @@ class Blas:
     """NumPy's product, with the reason for it."""
 
     def __init__(self, choice: Choice):
-        self.note = str(choice)
+        self.note = f"on one thread: {choice}"
 
     def __call__(self, a, b, out) -> None:
         np.matmul(a, b, out)

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...activations import ACTIVATIONS
 from . import machine
 from .instructions import Instruction
 from .pool import useful_threads
 
-ACTIVATIONS = (None, "relu", "tanh", "sigmoid")  # that an epilogue knows; an instruction has the index
 # Largest depths of a block of B: deeper blocks read and write C less often, and leave room for fewer columns.
 DEPTH = 512
 LEAST_DEPTH = 128

@@ -22,13 +22,14 @@ import functools
 from numba import int64, types, void
 from numba.extending import intrinsic, register_jitable
 
+from ...activations import ACTIVATIONS
 from .dot import ROWS, dot
 from .emit import I64, number
 from .finish import add_everywhere, finish
 from .machine import compiled
 from .machine import tile as register_tile
 from .packing import copy_block, deal_block, transpose_block
-from .plan import ACTIVATIONS, COPIED, COPIED_TILES, PACKED, TURNED, TURNED_TILES, line_bytes
+from .plan import COPIED, COPIED_TILES, PACKED, TURNED, TURNED_TILES, line_bytes
 from .tile import WIDE, copying_tile, tile
 
 GROUP = 32  # strips of A that are packed side by side: their rows are whole cache lines of A, and read once

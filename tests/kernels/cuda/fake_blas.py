@@ -132,7 +132,7 @@ class Event:
 
 @pytest.fixture
 def device(monkeypatch, tmp_path):
-    """A CuPy that is none: what ``blas`` and ``choice`` ask of it, for a device in the host's memory; nothing is known."""
+    """A CuPy that is none: what ``blas`` and ``choice`` ask of it, on the host's memory; nothing is known yet."""
     stream = types.SimpleNamespace(ptr=7, capturing=False)
     stream.is_capturing = lambda: stream.capturing
     cuda = types.SimpleNamespace(

@@ -3,9 +3,10 @@
 import importlib
 import json
 
+import fake_blas
 import numpy as np
 import pytest
-from fake_blas import Event, device, product_of  # noqa: F401 (a fixture)
+from fake_blas import Event, product_of
 from product_checks import exact, finished, integers
 
 from tinynet.kernels.choices import read
@@ -13,6 +14,8 @@ from tinynet.kernels.choices import read
 blas = importlib.import_module("tinynet.kernels.cuda.blas")
 choice = importlib.import_module("tinynet.kernels.cuda.choice")
 products = importlib.import_module("tinynet.kernels.cuda.products")
+
+device = fake_blas.device  # the fixture
 
 
 def test_what_a_measurement_holds_for():
@@ -29,7 +32,7 @@ def test_what_a_measurement_holds_for():
     assert len(set(keys)) == 11  # float64 has no other precision
 
 
-def test_times_are_medians_of_the_device(device):  # noqa: F811
+def test_times_are_medians_of_the_device(device):
     costs = iter([100, 100, 1, 2, 3, 4, 5, 6, 7, 8, 90])
 
     def function():
@@ -42,7 +45,7 @@ def test_times_are_medians_of_the_device(device):  # noqa: F811
     {}, {"activation": "relu"}, {"bias": True, "activation": "tanh"}, {"mask": True}, {"bias": True},
 ])  # fmt: skip
 @pytest.mark.parametrize("batch", [(), (3,)])
-def test_a_product_that_is_left_to_cublas(device, harness, monkeypatch, extra, batch):  # noqa: F811
+def test_a_product_that_is_left_to_cublas(device, harness, monkeypatch, extra, batch):
     """The same product, by a call and, where there is more to do, a launch that the harness runs here."""
     a, b, out = integers((*batch, 9, 5)), integers((*batch, 5, 7), seed=1), np.full((*batch, 9, 7), 77, "float32")
     extra = extra | ({"bias": integers((7,), seed=2)} if "bias" in extra else {})
@@ -65,7 +68,7 @@ def test_a_product_that_is_left_to_cublas(device, harness, monkeypatch, extra, b
     np.testing.assert_allclose(out, finished(exact(a, b), **extra), rtol=4e-7)
 
 
-def test_what_is_not_measured(device, monkeypatch):  # noqa: F811
+def test_what_is_not_measured(device, monkeypatch):
     a, b, out = integers((9, 5)), integers((5, 7), seed=1), np.ones((9, 7), "float32")
     product, own = product_of(out, a, b), ["own"]
     monkeypatch.setattr(choice, "device_seconds", lambda function: pytest.fail("measured"))
@@ -83,7 +86,7 @@ def test_what_is_not_measured(device, monkeypatch):  # noqa: F811
     assert choice.best(product, own, "float32", device.array) == own
 
 
-def test_the_own_kernel_stays_where_cublas_fails(device, monkeypatch):  # noqa: F811
+def test_the_own_kernel_stays_where_cublas_fails(device, monkeypatch):
     a, out = integers((9, 9)), np.zeros((9, 9), "float32")
     device.library.fails = {"cublasGemmEx": 15}
     monkeypatch.setattr(choice, "device_seconds", lambda function: function() or 1.0)
@@ -92,7 +95,7 @@ def test_the_own_kernel_stays_where_cublas_fails(device, monkeypatch):  # noqa: 
     assert read(file) == {"1x9x9x9 NTN float32 float32 -": {"own kernel": 1.0, "cuBLAS": float("inf")}}
 
 
-def test_the_own_kernel_stays_where_it_is_no_slower_and_says_so(device, monkeypatch):  # noqa: F811
+def test_the_own_kernel_stays_where_it_is_no_slower_and_says_so(device, monkeypatch):
     a, out = integers((9, 9)), np.zeros((9, 9), "float32")
     product = product_of(out, a, a.T)
     own = products.launches(product, "vectors")

@@ -3,10 +3,10 @@
     y = exp(code, x)        code: an ``emit.Code``, x: a vector of its type
 
 Each is a reduction of the argument and a polynomial, without a branch, for float and double and any number of lanes.
-The error is at most 2 units in the last place of a float (exp, log, log1p: 0.9; the sigmoid: 2.3) and about as many of
-a double, denormal results included. Infinities, overflow and NaN come out as they should, and zero keeps its sign where
-the function does. Products are joined with the sums that follow them, here and only here: what an expression rounds in
-between, the vector machine rounds in between.
+The error is at most 2 units in the last place of a float (exp, log, log1p: 0.9) and about as many of a double, denormal
+results included. Infinities, overflow and NaN come out as they should, and zero keeps its sign where the function does.
+Products are joined with the sums that follow them, here and only here: what an expression rounds in between, the vector
+machine rounds in between.
 
 What is not here: square roots and everything else that a processor has an instruction for.
 """
@@ -49,6 +49,7 @@ _TANH = {
         -2.286319577940173004e-4, 7.7217811650282712159e-5, -1.6106915613367216856e-5,
     ),
 }  # fmt: skip
+_TANH_MOST = {4: 20.0, 8: 40.0}  # of 2 x, beyond which it is 1
 
 # log((1 + s) / (1 - s)) = 2 s + s (c0 s^2 + c1 s^4 + ...) for 1 + f between the roots of 1/2 and 2, s = f / (2 + f).
 # The coefficients are those of FreeBSD's msun (Sun Microsystems, 1993, e_log.c and e_logf.c).
@@ -104,11 +105,14 @@ def exp_of_negative(code: Code, x):
     """e^x for x <= 0, to one unit in the last place, and 0 where that is no normal number: half the work of ``exp``."""
     builder, low = code.builder, code.constant(_EXP_NORMAL[code.size])
     tiny = builder.fcmp_ordered("<", x, low)
-    inside = builder.select(tiny, low, x)
-    bits, n = _rounded(code, inside, 1 / math.log(2), _BIAS[code.size])
-    r = _remainder(code, inside, n)
-    series = code.multiply_add(builder.fmul(r, r), polynomial(code, r, _EXP[code.size]), r)
-    power = builder.select(tiny, code.constant(0.0), _power(code, bits))
+    return builder.select(tiny, code.constant(0.0), _exp_normal(code, builder.select(tiny, low, x)))
+
+
+def _exp_normal(code: Code, x):
+    """e^x to one unit in the last place, where that is a normal number."""
+    bits, n = _rounded(code, x, 1 / math.log(2), _BIAS[code.size])
+    r, power = _remainder(code, x, n), _power(code, bits)
+    series = code.multiply_add(code.builder.fmul(r, r), polynomial(code, r, _EXP[code.size]), r)
     return code.multiply_add(power, series, power)
 
 
@@ -160,7 +164,7 @@ def tanh(code: Code, x):
     builder, size = code.builder, magnitude(code, x)
     square = builder.fmul(x, x)
     near = code.multiply_add(builder.fmul(square, x), polynomial(code, square, _TANH[code.size]), x)
-    power = _exp_inside(code, most(code, builder.fadd(size, size), _EXP_MOST[code.size]))
+    power = _exp_normal(code, most(code, builder.fadd(size, size), _TANH_MOST[code.size]))
     far = builder.fdiv(code.constant(2.0), builder.fadd(power, code.constant(1.0)))
     far = builder.fsub(code.constant(1.0), far)
     is_near = builder.fcmp_ordered("<", size, code.constant(0.625))
@@ -168,11 +172,12 @@ def tanh(code: Code, x):
 
 
 def sigmoid(code: Code, x):
-    """1 / (1 + e^-|x|), or e^-|x| / (1 + e^-|x|) for negative x, where it is small and exact still."""
+    """q = 1 / (1 + e) with e = e^-|x|; for negative x, where it is small and exact still, e / (1 + e) = e - e (e q)."""
     builder, one = code.builder, code.constant(1.0)
     power = exp(code, builder.fneg(magnitude(code, x)))
-    top = builder.select(builder.fcmp_ordered("<", x, code.constant(0.0)), power, one)
-    return builder.fdiv(top, builder.fadd(one, power))
+    upper = builder.fdiv(one, builder.fadd(one, power))
+    lower = code.multiply_add(builder.fneg(power), builder.fmul(power, upper), power)
+    return builder.select(builder.fcmp_ordered("<", x, code.constant(0.0)), lower, upper)
 
 
 def _rounded(code: Code, x, factor: float, bias: int):
