@@ -15,7 +15,10 @@ from tinynet.backend import Backend
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "kernels"), str(HERE / "kernels/cuda"), str(HERE / "program")]
-pytest.register_assert_rewrite("suite", "suite_gradients", "suite_inputs", "native_runs", "runs")
+pytest.register_assert_rewrite(
+    "suite", "suite_gradients", "suite_inputs", "suite_memory", "suite_refusals", "suite_runs", "native_runs", "runs",
+    "zoo", "graphs", "fake",
+)  # fmt: skip
 
 BACKENDS = ("numpy", "strict", "cupy")
 

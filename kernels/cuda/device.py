@@ -9,11 +9,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import threading
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from . import launch
+
+capturing = threading.Lock()  # held while a stream is captured: CUDA forbids to wait for a device then
 
 
 class GraphError(RuntimeError):
@@ -68,7 +71,7 @@ class Device:
             GraphError: it cannot be done here; nothing has been put on any stream then.
         """
         stream, failure, graph = self.stream(), None, None
-        with stream:
+        with capturing, stream:
             try:
                 stream.begin_capture()
             except Exception as error:
@@ -76,13 +79,15 @@ class Device:
             try:
                 for function, arguments in calls:
                     function(*arguments)
-            except Exception as error:  # the capture has to be ended in any case
+            except BaseException as error:  # Ctrl-C too: the capture has to be ended in any case
                 failure = error
             try:
                 graph = stream.end_capture()
                 graph.upload(stream)
             except Exception as error:
                 failure = failure or error
+        if failure is not None and not isinstance(failure, Exception):
+            raise failure
         if failure is not None:
             raise GraphError(f"{type(failure).__name__}: {failure}") from failure
         return graph.launch
@@ -119,13 +124,14 @@ class Device:
 
     def drain(self) -> None:
         """Returns when the device has done everything."""
-        self._cupy.cuda.runtime.deviceSynchronize()
+        with capturing:
+            self._cupy.cuda.runtime.deviceSynchronize()
 
     # ---- memory ----
 
     def is_host(self, array) -> bool:
         """Whether an array is in the memory of the host."""
-        return isinstance(array, np.ndarray)
+        return isinstance(array, (np.ndarray, np.generic))
 
     def pinned(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """A host array that a device can read by itself."""

@@ -8,6 +8,7 @@ on its way. Nothing waits for the device, except for the transfer of two calls a
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from .device import Device, get
 from .encoding import address
 
 TURNS = 2
+_left: list[tuple] = []  # device, events and pinned memory of feeds that are gone: a pool would give it away at once
 
 
 class Feed:
@@ -23,7 +25,8 @@ class Feed:
 
     Args:
         slots: arrays on the device, in C order.
-        staging: for each slot as many bytes on the device, which are used for nothing else.
+        staging: for each slot as many bytes on the device, which are used for nothing else by what comes later on the
+            stream that is current at the first call.
     """
 
     def __init__(self, slots: Sequence[object], staging: Sequence[object]):
@@ -53,10 +56,16 @@ class Feed:
             self._send(device, stream, [(i, arrays[i]) for i in hosts if self._slots[i][2]])
 
     def _begin(self, device: Device) -> None:
+        while _left:
+            where, events, _ = _left.pop()
+            for event in events:
+                where.reach(event)
         self._device, self._stream, self._copies = device, device.current(), device.stream()
         self._rooms: list[list[np.ndarray | None]] = [[None] * len(self._slots) for _ in range(TURNS)]
         self._sent = [device.event() for _ in range(TURNS)]
         self._taken, self._turn = device.event(), 0
+        device.record(self._taken, self._stream)  # who had the memory of the staging area before may still use it there
+        weakref.finalize(self, _left.append, (device, self._sent, self._rooms)).atexit = False
 
     def _send(self, device: Device, stream, hosts: list[tuple[int, np.ndarray]]) -> None:
         rooms, sent = self._rooms[self._turn], self._sent[self._turn]

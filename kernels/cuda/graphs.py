@@ -6,6 +6,7 @@ kernel of CuPy's may take memory for as long as it runs, which a graph would go 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable
 
@@ -42,13 +43,14 @@ class Graph:
             if function is launch.run:
                 device.load(arguments[0])  # a capture must not wait for a compiler
         count = f"{len(self.calls):,} launch{'es' if len(self.calls) > 1 else ''}"
+        multiplies = any(isinstance(function, blas.Call) for function, _ in self.calls)
         try:
-            made = device.capture(self.calls)
+            with _multiplying if multiplies else contextlib.nullcontext():  # cuBLAS's handle is on one stream at a time
+                made = device.capture(self.calls)
             self.note = f"{count} as one CUDA graph"
         except GraphError as error:
             made = self._one_by_one
             self.note = f"{count} on a stream, since no graph could be captured ({error})"
-        multiplies = any(isinstance(function, blas.Call) for function, _ in self.calls)
         self._launch, self._device = (_in_turn(made) if multiplies else made), device
 
     def _one_by_one(self) -> None:

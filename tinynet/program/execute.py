@@ -178,11 +178,14 @@ class Program:
         else:
             source.add(f"{source.name(self.execute)}()")
         for i, slot in self._written_inputs:
-            source.add(f"{inputs[i]}[...] = {source.name(slot)}")
+            source.add(f"{source.name(self._write_back)}({inputs[i]}, {source.name(slot)})")
         names = [f"r{i}" for i in range(len(self._results))]
         for name, array in zip(names, self._results):
             source.add(f"{name} = {source.name(self.backend.copier(array))}()")
         return names
+
+    def _write_back(self, array, slot) -> None:
+        array[...] = slot if self.backend.owns(array) else self.backend.to_host(slot)
 
     def _write_filling(self, source: Source, inputs: Sequence[str]) -> None:
         if self._feed is not None:
@@ -248,7 +251,8 @@ class Program:
         self._screen = screen([(array, each.low, each.high) for each, array, _ in self._checks], self.target)
         written = graph.written()
         self._input_slots = [arrays[register] for register in graph.inputs]
-        self._feed = feeder(self._input_slots, self._staging, self.target) if self.fed else None
+        if self.fed and self._feed is None:  # one for all bindings: its transfers may be on their way
+            self._feed = feeder(self._input_slots, self._staging, self.target)
         self._written_inputs = [
             (i, arrays[register]) for i, register in enumerate(graph.inputs) if graph.storage(register) in written
         ]

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tinynet.backend import Shadow
-from tinynet.errors import TinynetError
 from tinynet.kernels import using_precision
 from tinynet.ops import Spec, Value
 from tinynet.tensor import Tensor
@@ -22,7 +21,7 @@ from .variant import Options, targets_for
 
 
 def largest_batch(step: Callable, call: Call, options: Options, nbytes: int) -> int | None:
-    """The most rows of the arguments for which a step finds room in ``nbytes``; None where that is not known.
+    """The most rows of the arguments for which a step finds room in ``nbytes``; None where that is none, or unknown.
 
     That is room for its arena, and with ``verify`` for that of the proof beside it. The batch is the first axis of
     the first argument with axes; whatever else is as long along its first axis is cut with it.
@@ -51,9 +50,9 @@ def largest_batch(step: Callable, call: Call, options: Options, nbytes: int) -> 
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if fits(middle) else (low, middle)
-    except TinynetError:  # a step that is another one for another batch
+    except Exception:  # of whatever type: the step is the user's, and may be another one for another batch
         return None
-    return low
+    return low or None
 
 
 def _resized(value, n: int, rows: int):

@@ -79,7 +79,7 @@ def targets_for(options: Options, backend, dtypes: Iterable) -> tuple[str, ...]:
     if asked and missing is not None:
         raise MissingExtraError(
             "capture", expected=f"compiled kernels for executor={fastest!r}", got=f"none ({missing})",
-            mend="install tinynet[cpu], or leave the executor out",
+            mend=f"install tinynet[{'cpu' if fastest == 'native' else 'cuda13'}], or leave the executor out",
         )  # fmt: skip
     return (fastest,) if asked else (fastest, own) if missing is None else (own,)
 

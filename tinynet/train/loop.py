@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from tinynet.backend import use_backend
 from tinynet.data import Loader
 from tinynet.errors import ArgumentError
 from tinynet.nn import Module
@@ -148,7 +149,12 @@ def _on_batches(step, model: Module, capture: bool, memory):
     if capture and able:
         step = as_program("fit", step, memory)
         if first.backend.feeds:  # the next batch is on its way while a step runs
-            return lambda x, y: step(_as_floats(x, first.dtype), _as_floats(y, first.dtype))
+
+            def fed(x, y):
+                with use_backend(first.backend):  # where the arrays of a call go
+                    return step(_as_floats(x, first.dtype), _as_floats(y, first.dtype))
+
+            return fed
     return lambda x, y: step(batch(x), batch(y))
 
 

@@ -17,12 +17,18 @@ import harness
 import numpy as np
 
 from tinynet.backend.arrays import NumPyBackend, _Block
+from tinynet.kernels.cuda import device
 from tinynet.kernels.cuda.device import Device, GraphError
 from tinynet.kernels.cuda.encoding import address
 
 
 class DeviceArray(np.ndarray):
-    """An array in the memory of the device."""
+    """An array in the memory of the device. Assignment is NumPy's, at once: so it waits."""
+
+    def __setitem__(self, index, value):
+        if isinstance(device.get(), FakeDevice):
+            device.get().finish()
+        super().__setitem__(index, value)
 
 
 class Record(NamedTuple):
@@ -270,7 +276,6 @@ class FakeGPU(NumPyBackend):
 def gpu(order="first", graphs=True):
     """A fake device and its backend in force: gives both."""
     import tinynet as tn
-    from tinynet.kernels.cuda import device
 
     fake = FakeDevice(order, graphs)
     backend = FakeGPU(fake)

@@ -348,3 +348,13 @@ def test_fit_sends_batches_while_a_step_runs():
     np.testing.assert_allclose(history["loss"], wanted["loss"], rtol=1e-5)
     np.testing.assert_allclose(history["valid_accuracy"], wanted["valid_accuracy"])
     np.testing.assert_allclose(found, outputs, rtol=1e-4, atol=1e-5)
+
+
+def test_fit_finds_the_backend_of_its_model():
+    train = (np.random.default_rng(0).normal(size=(80, 6)), np.random.default_rng(1).integers(0, 3, 80))
+    with gpu() as (device, _):
+        model = tn.nn.Sequential(tn.nn.Dense(6, 16, "relu"), tn.nn.Dense(16, 3))
+        with tn.use_backend("numpy"):
+            history = tn.fit(model, train, loss="cross_entropy", optimizer="adam", epochs=2, batch_size=16)
+        assert history["loss"][1] < history["loss"][0]
+        assert any(record.kind == "graph" for record in device.records)
