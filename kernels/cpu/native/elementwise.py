@@ -52,6 +52,7 @@ class _Chain:
         try:
             dtype = element_type(out.dtype, *dtypes)
             registers = most_registers(self.expression, dtypes, attributes, dtype, np.dtype(out.dtype))
+            registers += _may_stream(out, inputs)  # the line that goes past the caches
         except Declined:
             return 0
         return pool_threads() * most_room(registers, self.expression, n, dtype) if n else 0
@@ -81,10 +82,14 @@ class _Chain:
 
 
 def _streams(out, inputs) -> bool:
-    """Whether to write past the caches: where they could not hold the arrays until somebody reads the result."""
-    nbytes = out.nbytes + sum(x.nbytes for x in inputs)
-    beyond = out.dtype != np.bool_ and nbytes > machine.last_level_cache() and machine.streams()
-    return beyond and not any(np.may_share_memory(out, x) for x in inputs)
+    """Whether to write past the caches."""
+    return _may_stream(out, inputs) and not any(np.may_share_memory(out, x) for x in inputs)
+
+
+def _may_stream(out, inputs) -> bool:
+    """Whether the caches could not hold the arrays until somebody reads the result; by shapes and dtypes alone."""
+    nbytes = sum(math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in (out, *inputs))
+    return out.dtype != np.bool_ and nbytes > machine.last_level_cache() and machine.streams()
 
 
 class _Reduction:
