@@ -139,6 +139,9 @@ class Assembly:
         count = min(useful_threads(cost), strips, (scratch.nbytes - used) // room)
         if count < 1:
             raise Declined
+        # As far apart as there is room: a core that walks through its lines has those behind them fetched, too, and
+        # takes them away from the other that writes there.
+        room = (scratch.nbytes - used) // count // 64 * 64
         start = {"array": 0, "register": len(self.arrays), "constant": len(self.arrays) + self.registers}
         words = [0] * layout.HEADER
         for at, word in (
