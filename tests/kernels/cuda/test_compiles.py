@@ -5,6 +5,8 @@ take is held in ``MOST``, rounded up to the eight in which registers are given o
 """
 
 import ctypes
+import errno
+import functools
 import importlib
 import os
 import re
@@ -145,6 +147,17 @@ def reports_in(text: str) -> dict[str, Report]:
     return found
 
 
+def run(command) -> subprocess.CompletedProcess:
+    """Runs a command; once more where a kernel fails to start it with EFAULT, as one under a hypervisor did."""
+    start = functools.partial(subprocess.run, command, capture_output=True, text=True)
+    try:
+        return start()
+    except OSError as error:
+        if error.errno != errno.EFAULT:
+            raise
+    return start()
+
+
 def compile_source(text: str, folder, name: str, architecture: int) -> dict[str, Report]:
     """What the compiler says of every kernel of a source.
 
@@ -155,7 +168,7 @@ def compile_source(text: str, folder, name: str, architecture: int) -> dict[str,
     source.write_text(text)
     options = (f"-arch=sm_{architecture}", *launch.OPTIONS, "-Xptxas", "-v", "-Werror", "all-warnings")
     command = ["nvcc", "-cubin", *options, source, "-o", source.with_suffix(".cubin")]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run(command)
     said = done.stdout + done.stderr
     assert done.returncode == 0 and "warning" not in said, f"{name}.cu for sm_{architecture}:\n{said[:8000]}"
     return reports_in(said)
