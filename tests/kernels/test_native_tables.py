@@ -104,6 +104,31 @@ def test_a_product_has_the_same_bits_on_any_number_of_threads(pool, shape, trans
     assert found[0].tobytes() == found[1].tobytes() == found[2].tobytes()
 
 
+def test_threads_take_turns_with_the_slices_of_rows_that_are_a_power_of_two_apart(pool):
+    from tinynet.kernels.cpu.native import instructions, layout
+
+    pool.set_threads(2)
+    rng = np.random.default_rng(0)
+    x, weights = rng.standard_normal((1, 512), "float32"), rng.standard_normal((3, 512, 512), "float32")
+    results = [np.zeros((1, 512), "float32") for _ in weights]
+    calls = [call for a, b, out in zip([x, *results], weights, results) for call in bound(out, a, b)]
+    table = instructions.Table(each for _, (each,) in calls)
+    assert all(each.threads == 2 and each.slices for each in table.instructions)
+    reversed_, at = [], layout.TABLE
+    for _ in results:
+        reversed_.append(int(table._words[at + layout.REVERSED]))
+        at += int(table._words[at + layout.LENGTH])
+    assert reversed_ == [0, 1, 0]
+    table()
+    shared = [out.copy() for out in results]
+    pool.set_threads(1)
+    table()
+    for one, two in zip(results, shared):
+        assert one.tobytes() == two.tobytes()
+    right = x @ weights[0] @ weights[1] @ weights[2]
+    np.testing.assert_allclose(shared[-1], right, atol=1e-5 * np.abs(right).max())
+
+
 def test_a_worker_that_has_fallen_asleep_is_woken(chain, pool):
     calls, last, expected = chain
     pool.set_threads(2)

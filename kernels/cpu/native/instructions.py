@@ -31,6 +31,7 @@ class Instruction(NamedTuple):
         note: why it is this one, for who asks.
         lines: how many words after the first, which is a count of elements, are addresses of lines of so many: on a
             part of each line it does the same as on all. 0 where that is not what it is.
+        slices: whether threads read slices of a large operand's rows.
     """
 
     operation: str
@@ -42,11 +43,12 @@ class Instruction(NamedTuple):
     width: int | None = None
     note: str = ""
     lines: int = 0
+    slices: bool = False
 
     def encoded(self) -> list[int]:
-        """All words but whether threads meet."""
+        """All words but whether threads meet and in which order they have their shares."""
         address = library.load(self.size, self.width).addresses[self.operation]
-        return [address, layout.HEADER + len(self.words), self.threads, 0, *map(_bits, self.words)]
+        return [address, layout.HEADER + len(self.words), self.threads, 0, 0, *map(_bits, self.words)]
 
 
 def _bits(value) -> int:
@@ -57,16 +59,22 @@ def _bits(value) -> int:
 class Table:
     """Instructions one after the other, in one call.
 
+    A slice of rows that are a power of two bytes apart falls into a part of a cache's sets. If a thread had the same
+    slice of each layer's weights, they would fight for that part: so of instructions with slices, every second one
+    deals them out in reverse.
+
     Args:
         flush: whether denormal numbers, those below 1.2e-38 in float32, are taken as zero.
     """
 
     def __init__(self, instructions: Iterable[Instruction], flush: bool = False):
         self.instructions = tuple(instructions)
-        words, before = [0] * layout.TABLE, 1
+        words, before, reverse = [0] * layout.TABLE, 1, False
         for each in self.instructions:
             row = each.encoded()
             row[layout.MEET] = int(before > 1 or each.threads > 1)
+            row[layout.REVERSED] = int(each.slices and reverse)
+            reverse ^= each.slices
             words += row
             before = each.threads
         words[layout.COUNT], words[layout.FLUSH] = len(self.instructions), int(flush)

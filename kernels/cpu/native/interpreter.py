@@ -207,7 +207,9 @@ def _write_interpret(module: ir.Module, barrier: ir.Function) -> ir.Function:
     mine = builder.select(builder.icmp_signed("<", limit, threads), limit, threads)
     with builder.if_then(builder.icmp_signed("<", thread, mine)):
         function = builder.inttoptr(address, FUNCTION.as_pointer())
-        builder.call(function, [result, failure, builder.add(at, number(8 * layout.HEADER)), thread, mine])
+        turned = builder.icmp_signed("!=", w.load(at, layout.REVERSED), number(0))
+        share = builder.select(turned, builder.sub(builder.sub(mine, number(1)), thread), thread)
+        builder.call(function, [result, failure, builder.add(at, number(8 * layout.HEADER)), share, mine])
     following, rest = builder.add(at, builder.mul(length, number(8))), builder.sub(left, number(1))
     end = builder.block
     builder.branch(head)

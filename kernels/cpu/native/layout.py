@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 # A table: how many instructions, and whether denormal numbers are taken as zero; then the instructions. Of each: the
-# address of its function, its number of words, how many threads can share it, whether threads meet before it; then its
-# arguments.
+# address of its function, its number of words, how many threads can share it, whether threads meet before it, whether
+# the last thread has the first share; then its arguments.
 COUNT, FLUSH, TABLE = 0, 1, 2
-FUNCTION, LENGTH, LIMIT, MEET, HEADER = 0, 1, 2, 3, 4
+FUNCTION, LENGTH, LIMIT, MEET, REVERSED, HEADER = 0, 1, 2, 3, 4, 5
 
 # The control block of a pool. Words that are written by different threads stand in cache lines of their own.
 LINE = 8

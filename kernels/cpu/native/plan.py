@@ -24,6 +24,7 @@ LARGEST_SLAB = 8 * 2**20
 # Up to this many rows a packed panel of B is used at once, while the nearest cache still has it.
 ROWS_PER_PANEL = 256
 ALIGNMENT = 64
+FRESH = 2  # what it takes to read A, which another core may just have written, in terms of what it takes to read B
 COPIED_TILES = 2  # tiles whose part of a transposed A is copied at a time; the copies of more leave the nearest cache
 TURNED_TILES = 8  # rows of C' that are computed before they are transposed, in tiles
 MOVE = 16  # multiply-adds of a lane in the time that it takes to transpose an element, most of which are waiting
@@ -134,8 +135,14 @@ def blocks(
 
 
 def cost(m: int, k: int, n: int, size: int) -> float:
-    """About how many nanoseconds a product takes one core: 100 GFLOP/s in single precision, and what a call costs."""
-    return 50 + 2 * m * k * n * size / 400
+    """About how many nanoseconds a product takes one core.
+
+    What a call costs, and the longer of computing, at 100 GFLOP/s in single precision, and reading the operands: at
+    64 GB/s from the second-level cache, half of that from beyond it.
+    """
+    nbytes = (m * k + k * n) * size
+    reading = nbytes / (64 if nbytes <= machine.second_level_cache() // 2 else 32)
+    return 50 + max(2 * m * k * n * size / 400, reading)
 
 
 @functools.cache
@@ -146,7 +153,7 @@ def shared(
     """How many of the threads share a product, whether each has columns of C (or else rows), and the cut of a share.
 
     Each thread packs for itself. With columns for each, both read all of A and its own part of B, so that is the way
-    where B is the larger; unless one of the threads would get much more than its share in whole tiles.
+    where B is much larger; unless one of the threads would get much more than its share in whole tiles.
     """
     height, breadth, lanes = machine.tile(size, width)
     cut = blocks(m, k, n, size, width, a_transposed, b_packed, turn)
@@ -154,7 +161,7 @@ def shared(
     if threads == 1 or max(units.values()) == 1:
         return 1, False, cut
     excess = {way: -(-count // threads) * threads / count for way, count in units.items()}
-    reads = {False: k * n * (1 + (cut.b == PACKED)), True: m * k * (1 + (cut.a == PACKED))}
+    reads = {False: k * n * (1 + (cut.b == PACKED)), True: FRESH * m * k * (1 + (cut.a == PACKED))}
     way = min((False, True), key=lambda way: (excess[way] > 1.15, excess[way] if excess[way] > 1.15 else 0, reads[way]))
     threads = min(threads, units[way])
     most = -(-units[way] // threads)
@@ -321,6 +328,7 @@ class Product:
         return Instruction(
             self._operation, self._size, (*self._before, self._address(scratch), *self._after, *last),
             keep=(*self._arrays, scratch), threads=self.threads, cost=self.cost, width=self._width,
+            slices=bool(by_columns) and self.threads > 1,
         )  # fmt: skip
 
     def _address(self, scratch) -> int:

@@ -105,7 +105,7 @@ def set_threads(count: int | None) -> None:
         _close()
 
 
-def useful_threads(cost: float, least: float = 20_000.0) -> int:
+def useful_threads(cost: float, least: float = 10_000.0) -> int:
     """How many threads to share work of ``cost`` nanoseconds of one core: each gets ``least`` at least."""
     return max(1, min(threads(), int(cost / least)))
 
