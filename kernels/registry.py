@@ -144,6 +144,34 @@ def link(calls: list[tuple[Callable, tuple]], target: str) -> tuple[list[tuple[C
     return link(calls)
 
 
+def lends(target: str) -> bool:
+    """Whether arguments of a program may be read where they lie: see ``loans``."""
+    return target == "native"
+
+
+def loans(slots: list, bind: Callable[[list], list[tuple]], linked: list[tuple], target: str) -> list[Callable | None]:
+    """For each slot ``f(array)``, which lets linked calls read an array instead, ``f.copy(array)``, which lets them
+    read the slot with the array's numbers; None where that does not pay or cannot be done.
+
+    Args:
+        slots: arrays that the calls do not write to.
+        bind: gives the calls, before they are linked, for other arrays in the place of the slots.
+        linked: those for the slots, linked; all of them are.
+    """
+    from .cpu.native.instructions import link
+    from .cpu.native.loans import LEAST, elsewhere, loans
+
+    large = [i for i, slot in enumerate(slots) if slot.nbytes >= LEAST]
+    others = elsewhere([slots[i] for i in large])
+    found: list[Callable | None] = [None] * len(slots)
+    if large:
+        moved = link(bind([others[large.index(i)] if i in large else slot for i, slot in enumerate(slots)]))[0]
+        tables = ([table for table, _ in calls] for calls in (linked, moved))
+        for i, loan in zip(large, loans(*tables, [slots[i] for i in large], others) or ()):
+            found[i] = loan
+    return found
+
+
 def screen(ranges: list[tuple[object, int, int]], target: str) -> Callable[[], bool] | None:
     """A quick way to see whether all values of arrays lie in their ranges, (array, low, high); None if there is none.
 

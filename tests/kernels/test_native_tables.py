@@ -116,8 +116,8 @@ def test_threads_take_turns_with_the_slices_of_rows_that_are_a_power_of_two_apar
     assert all(each.threads == 2 and each.slices for each in table.instructions)
     reversed_, at = [], layout.TABLE
     for _ in results:
-        reversed_.append(int(table._words[at + layout.REVERSED]))
-        at += int(table._words[at + layout.LENGTH])
+        reversed_.append(int(table.words[at + layout.REVERSED]))
+        at += int(table.words[at + layout.LENGTH])
     assert reversed_ == [0, 1, 0]
     table()
     shared = [out.copy() for out in results]

@@ -1,7 +1,8 @@
 """``Program``: instructions bound to memory, run on the kernels of one target.
 
-All temporaries, inputs and scratch lie in one arena, allocated once. Running copies the inputs into their slots, makes
-the calls that the kernels were bound to, in order, and copies the results out; nothing else is allocated. On a target
+All temporaries, inputs and scratch lie in one arena, allocated once. Running copies the inputs into their slots, or has
+them read where they lie, makes the calls that the kernels were bound to, in order, and copies the results out; nothing
+else is allocated. On a target
 whose calls can be linked (``native``, ``cuda``), those that follow each other are one. A program belongs to one caller
 at a time, and another one waits. What a program looks like is in ``listing``.
 """
@@ -11,9 +12,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from tinynet.backend import as_dtype, get_backend
+from tinynet.backend import as_dtype, get_backend, is_floating
 from tinynet.errors import ArenaError, CaptureError, DTypeError, ShapeError
-from tinynet.kernels import feeder, link, screen, stages, using_precision
+from tinynet.kernels import feeder, lends, link, loans, screen, stages, using_precision
 from tinynet.memory.layout import static
 from tinynet.memory.units import show_bytes
 
@@ -69,6 +70,7 @@ class Program:
         self._linked: list[tuple] = []  # the same, of which some have become one
         self._checks: list[tuple] = []
         self._feed: Callable[..., None] | None = None
+        self._loans: list[Callable | None] = []  # for each input, what has it read where it lies
         self._fill = self._run = self._serve = None  # written for what the program is bound to
         self.profiler: Callable[[int], listing.Profile] | None = None  # set by who knows arguments and state
 
@@ -154,24 +156,25 @@ class Program:
                 for function, arguments in self._linked:
                     function(*arguments)
 
-    def write_locked(self, source: Source, inputs: Sequence[str], before=(), after=()) -> list[str]:
+    def write_locked(self, source: Source, inputs: Sequence[str], before=(), after=(), lend=True) -> list[str]:
         """As ``write``, with the lock held; ``before`` and ``after`` are further lines."""
         source.add(f"with {source.name(self.lock)}:")
         for line in before:
             source.add(line)
-        results = self.write(source, inputs)
+        results = self.write(source, inputs, lend)
         for line in after:
             source.add(line)
         source.end()
         return results
 
-    def write(self, source: Source, inputs: Sequence[str]) -> list[str]:
+    def write(self, source: Source, inputs: Sequence[str], lend: bool = True) -> list[str]:
         """Adds the lines of a run, as the program is bound now, to a function; gives the names of the results in it.
 
         Args:
             inputs: expressions of the arrays.
+            lend: whether arrays may be read where they lie: none of them is memory that the program writes to.
         """
-        self._write_filling(source, inputs)
+        self._write_filling(source, inputs, lend)
         if self._compiled:
             for function, arguments in self._linked:
                 source.add(f"{source.name(function)}({', '.join(map(source.name, arguments))})")
@@ -187,12 +190,15 @@ class Program:
     def _write_back(self, array, slot) -> None:
         array[...] = slot if self.backend.owns(array) else self.backend.to_host(slot)
 
-    def _write_filling(self, source: Source, inputs: Sequence[str]) -> None:
+    def _write_filling(self, source: Source, inputs: Sequence[str], lend: bool = False) -> None:
         if self._feed is not None:
             source.add(f"{source.name(self._feed)}({', '.join(inputs)})")
         else:
-            for slot, array in zip(self._input_slots, inputs):
-                source.add(f"{source.name(slot)}[...] = {array}")
+            for slot, loan, array in zip(self._input_slots, self._loans, inputs):
+                if loan is None:
+                    source.add(f"{source.name(slot)}[...] = {array}")
+                else:
+                    source.add(f"{source.name(loan if lend else loan.copy)}({array})")
         if self._checks:
             check = f"{source.name(self._check)}({', '.join(inputs)})"
             source.add(check if self._screen is None else f"if {source.name(self._screen)}(): {check}")
@@ -214,16 +220,50 @@ class Program:
             raise CaptureError("program", expected="the tensors that the step reads and writes", got="none yet")
 
     def _bind(self, externals: dict[int, object]) -> None:
-        """Resolves registers to arrays, views included, and instructions to calls."""
+        """Binds the program to its slots and these arrays, and writes the functions that run it."""
+        graph = self.graph
+        self._arrays, self._code, self._checks, self._ends = self._resolve(externals, self._slots)
+        arrays, self.bound = self._arrays, dict(externals)
+        self._linked, self._compiled = link(self._code, self.target)
+        self._screen = screen([(array, each.low, each.high) for each, array, _ in self._checks], self.target)
+        written = graph.written()
+        self._input_slots = [arrays[register] for register in graph.inputs]
+        if self.fed and self._feed is None:  # one for all bindings: its transfers may be on their way
+            self._feed = feeder(self._input_slots, self._staging, self.target)
+        self._loans = self._lend(externals)
+        self._written_inputs = [
+            (i, arrays[register]) for i, register in enumerate(graph.inputs) if graph.storage(register) in written
+        ]
+        self._results = [arrays[register] for register in graph.outputs]
+        self._write_functions()
+
+    def _lend(self, externals: dict[int, object]) -> list[Callable | None]:
+        """For each input, what has it read where it lies; None where it is copied: small ones, integers, whose values
+        may be looked at first, and those whose slots are written to or are results."""
+        graph, found = self.graph, dict.fromkeys(self.graph.inputs)
+        if self._compiled and lends(self.target):
+            taken = {graph.storage(r) for each in graph.instructions if not each.view for r in each.outputs}
+            taken.update(map(graph.storage, graph.outputs))
+            free = [r for r in graph.inputs if r not in taken and is_floating(graph.spec(r).dtype)]
+
+            def bind(others):
+                return self._resolve(externals, self._slots | dict(zip(free, others)))[1]
+
+            found.update(zip(free, loans([self._slots[r] for r in free], bind, self._linked, self.target)))
+        return list(found.values())
+
+    def _resolve(self, externals: dict[int, object], slots: dict[int, object]) -> tuple[dict, list, list, list[int]]:
+        """Registers as arrays, views included, and instructions as calls, with the checks of what was there before, and
+        how many of the calls each instruction ends at."""
         graph, arrays = self.graph, {}
         for register in graph.registers:
             if register.kind == EXTERNAL and register.index in externals:
                 arrays[register.index] = externals[register.index]
             elif register.kind == CONSTANT:
                 arrays[register.index] = graph.constants[register.index]
-            elif register.storage in self._slots:
-                arrays[register.index] = self._slots[register.storage]  # for views, until their instruction comes
-        self._code, self._checks, self._ends = [], [], []
+            elif register.storage in slots:
+                arrays[register.index] = slots[register.storage]  # for views, until their instruction comes
+        code, checks, ends = [], [], []
         settled = {r.index for r in graph.registers if r.kind in (INPUT, CONSTANT)}
         for place, each in enumerate(graph.instructions):
             operands = [arrays[i] for i in each.inputs]
@@ -231,9 +271,9 @@ class Program:
             if bounds is not None and each.inputs[bounds.input] in settled:
                 checked = each.inputs[bounds.input]
                 argument = graph.inputs.index(checked) if checked in graph.inputs else None
-                self._checks.append((bounds, operands[bounds.input], argument))
+                checks.append((bounds, operands[bounds.input], argument))
             elif bounds is not None:  # values that the program itself computes
-                self._code.append((bounds.check, (self.backend, operands[bounds.input])))
+                code.append((bounds.check, (self.backend, operands[bounds.input])))
             if each.view:
                 arrays[each.outputs[0]] = self._view(each, operands[0])
                 if each.inputs[0] in settled:
@@ -241,23 +281,12 @@ class Program:
             else:
                 outputs = tuple(arrays[i] for i in each.outputs)
                 with using_precision(self.precision):
-                    self._code += self.kernel_of(each).bind(
+                    code += self.kernel_of(each).bind(
                         outputs[0] if len(outputs) == 1 else outputs, *operands, scratch=self._scratch.get(place),
                         **each.attributes,
                     )  # fmt: skip
-            self._ends.append(len(self._code))
-        self._arrays, self.bound = arrays, dict(externals)
-        self._linked, self._compiled = link(self._code, self.target)
-        self._screen = screen([(array, each.low, each.high) for each, array, _ in self._checks], self.target)
-        written = graph.written()
-        self._input_slots = [arrays[register] for register in graph.inputs]
-        if self.fed and self._feed is None:  # one for all bindings: its transfers may be on their way
-            self._feed = feeder(self._input_slots, self._staging, self.target)
-        self._written_inputs = [
-            (i, arrays[register]) for i, register in enumerate(graph.inputs) if graph.storage(register) in written
-        ]
-        self._results = [arrays[register] for register in graph.outputs]
-        self._write_functions()
+            ends.append(len(code))
+        return arrays, code, checks, ends
 
     def _write_functions(self) -> None:
         """``_fill`` and ``_run`` of the arrays of the inputs; ``_serve``, which looks at them first."""
@@ -268,7 +297,7 @@ class Program:
         for array, slot in zip(inputs, self._input_slots):
             refuse = f"{serving.name(self._refuse_array)}({array}, {serving.name(slot)})"
             serving.add(f"if {array}.shape != {slot.shape} or {array}.dtype != {serving.name(slot.dtype)}: {refuse}")
-        results = self.write_locked(serving, inputs)
+        results = self.write_locked(serving, inputs, lend=not self.graph.written())
         serving.add(f"return {results[0] if len(results) == 1 else ', '.join(results) or '()'}")
         self._fill, self._run, self._serve = (each.function(*inputs) for each in (filling, running, serving))
 

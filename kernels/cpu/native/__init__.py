@@ -9,6 +9,7 @@ How a step becomes a call:
     library         every operation as machine code: compiled once per machine, kept, and loaded without numba
     interpreter     the loop over a table, and how threads meet in it (``layout``: its words)
     pool            the threads
+    loans           arguments that a table reads where they lie
     choice          the own product or BLAS, by measurement
     code/           the operations themselves: what numba compiles, once
 

@@ -65,6 +65,11 @@ class Table:
 
     Args:
         flush: whether denormal numbers, those below 1.2e-38 in float32, are taken as zero.
+
+    Attributes:
+        words: as ``layout`` says; int64.
+        address: of the words.
+        threads: how many run it.
     """
 
     def __init__(self, instructions: Iterable[Instruction], flush: bool = False):
@@ -78,8 +83,8 @@ class Table:
             words += row
             before = each.threads
         words[layout.COUNT], words[layout.FLUSH] = len(self.instructions), int(flush)
-        self._words = np.array(words, np.int64)
-        self.address = self._words.ctypes.data
+        self.words = np.array(words, np.int64)
+        self.address = self.words.ctypes.data
         self.library = library.load(self.instructions[0].size, self.instructions[0].width)
         gain = sum(each.cost for each in self.instructions if each.threads > 1)
         self.threads = max(each.threads for each in self.instructions) if gain > WORTH_WAKING else 1
