@@ -1,8 +1,9 @@
 """tinynet beside its peers: ``python -m bench [--quick] [--only training,...] [--cores 1,2] [--python PATH]``.
 
-Writes bench/results/NAME.md (one table), NAME.svg (one chart) and NAME.json (every number, the machine, versions). The
-parent imports no peer: each runs in a process of its own, in a clean environment, on the same cores. ``python -m bench
-gpu`` is the command for a machine with an NVIDIA GPU: see ``bench.gpu``.
+Writes bench/results/NAME.md (one table, and what is behind its rows of the matrix product), NAME.svg (one chart) and
+NAME.json (every number, the machine, versions). The parent imports no peer: each runs in a process of its own, in a
+clean environment, on the same cores. ``python -m bench gpu`` is the command for a machine with an NVIDIA GPU: see
+``bench.gpu``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from . import environment, peers, processes, report
 from .sections import SECTIONS, Session
 
 RESULTS = pathlib.Path(__file__).parent / "results"
-MNIST = "train-images-idx3-ubyte"
+MNIST = ("train-images", "train-labels", "t10k-images", "t10k-labels")  # how the four files begin
+QUICK = 90.0  # seconds, after which a quick run begins no further section
 
 
 def parsed(words: list[str] | None = None) -> argparse.Namespace:
@@ -32,7 +34,7 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cores", default="1,2", help="numbers of cores, as 1,2")
     parser.add_argument("--python", default=sys.executable, help="the interpreter that has the peers")
     parser.add_argument("--executor", help="tinynet's, instead of the one it chooses")
-    parser.add_argument("--data", help="the folder with MNIST's four files")
+    parser.add_argument("--mnist", "--data", metavar="FOLDER", help="where MNIST's four files are, plain or .gz")
     parser.add_argument("--name", help="of the files that are written")
     arguments = parser.parse_args(words)
     for option, known in (("only", SECTIONS), ("peers", peers.BY_NAME)):
@@ -46,6 +48,8 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--cores: expected numbers with commas between them, got {arguments.cores!r}")
     if arguments.cores[0] < 1:
         parser.error("--cores: expected at least 1")
+    if arguments.mnist and mnist_folder(arguments.mnist) is None:
+        parser.error(f"--mnist: expected a folder with the IDX files {', '.join(MNIST)}, got {arguments.mnist}")
     return arguments
 
 
@@ -54,7 +58,7 @@ def mnist_folder(given: str | None) -> str | None:
     for folder in (
         [given] if given else [processes.ROOT / "data" / "mnist", processes.ROOT.parent / "shared/data/mnist"]
     ):
-        if any(pathlib.Path(folder).glob(f"{MNIST}*")):
+        if all(any(pathlib.Path(folder).glob(f"{name}[-.]idx*-ubyte*")) for name in MNIST):
             return str(pathlib.Path(folder).resolve())
     return None
 
@@ -83,7 +87,7 @@ def main(words: list[str] | None = None) -> None:
             log(f"{entry.title} is missing: {lacking[entry.name]}")
     session = Session(
         arguments.python, cores, arguments.quick, arguments.executor,
-        [entry for entry in peers.PEERS if entry.name not in about], mnist_folder(arguments.data),
+        [entry for entry in peers.PEERS if entry.name not in about], mnist_folder(arguments.mnist),
         lambda *text: log(f"{time.monotonic() - begun:6.0f} s", *text),
     )  # fmt: skip
     name = arguments.name or ("quick" if arguments.quick else "full")
@@ -96,7 +100,10 @@ def main(words: list[str] | None = None) -> None:
     RESULTS.mkdir(exist_ok=True)
     try:
         for section in (each for each in SECTIONS if each in arguments.only):
-            for row in SECTIONS[section](session):
+            late = arguments.quick and time.monotonic() - begun > QUICK
+            if late:
+                session.log(f"{section}: skipped, no time was left")
+            for row in [skipped(section)] if late else SECTIONS[section](session):
                 result["rows"].append(row)
                 write(result, session, name)  # so that a run that is cut short leaves what it has
     finally:
@@ -113,6 +120,12 @@ def main(words: list[str] | None = None) -> None:
         log(f"no chart: {error}")
     print(report.markdown(result))
     log(f"{result['seconds']:.0f} s; {RESULTS}/{name}{written}")
+
+
+def skipped(section: str) -> dict:
+    """The row of a section for which a quick run has no time left, which happens where much had to be compiled."""
+    workload = "(skipped: no time was left; what was compiled in this run is kept for the next one)"
+    return {"section": section, "workload": workload, "cores": 0, "unit": "s", "cells": {}}
 
 
 def write(result: dict, session: Session, name: str) -> None:

@@ -55,6 +55,17 @@ def blas() -> str:
     return ", ".join(f"{each['internal_api']} {each['version']} ({each.get('architecture')})" for each in found)
 
 
+def operands(layout: str, m: int, k: int, n: int):
+    """A (m x k) and B (k x n) of small integers, aligned; "T" for one that is the transpose of what lies in memory."""
+    from tinynet.kernels.cpu.native import ladder
+
+    def laid_out(way, rows, columns, seed):
+        made = ladder.small_integers((columns, rows) if way == "T" else (rows, columns), seed)
+        return made.T if way == "T" else made
+
+    return laid_out(layout[0], m, k, 0), laid_out(layout[1], k, n, 1)
+
+
 def versions(layout: str, m: int, k: int, n: int, slow: bool):
     """(name -> call, flops), each checked. C is m x n and the sum has k terms, whatever the layout."""
     import numpy as np
@@ -62,15 +73,7 @@ def versions(layout: str, m: int, k: int, n: int, slow: bool):
     from tinynet.kernels.cpu import native
     from tinynet.kernels.cpu.native import ladder
 
-    a, b = ladder.small_integers((m, k), 0), ladder.small_integers((k, n), 1)
-    if layout[0] == "T":
-        held = ladder.aligned((k, m))
-        held[...] = a.T
-        a = held.T
-    if layout[1] == "T":
-        held = ladder.aligned((n, k))
-        held[...] = b.T
-        b = held.T
+    a, b = operands(layout, m, k, n)
     c, row = ladder.aligned((m, n)), ladder.small_integers((8192 + n,), 2)
     product = native.Product(c, a, b)
     room = ladder.aligned((product.scratch_bytes,), "uint8")

@@ -40,3 +40,10 @@ def run(peer, path: str, target: float, epochs: int, limit: float) -> dict:
         if history[-1] >= target or seconds > limit:
             break
     return {"seconds": seconds, "accuracy": history, "reached": history[-1] >= target}
+
+
+def told(answer: dict) -> tuple[str, str | None]:
+    """What ``run`` gave in words, and why it does not count; None if it does."""
+    epochs, reached = len(answer["accuracy"]), answer["accuracy"][-1]
+    text = f"{epochs} epoch{'s' if epochs > 1 else ''} of {answer['seconds'] / epochs:.2f} s, {reached:.2%}"
+    return text, None if answer["reached"] else f"not reached: {text}"

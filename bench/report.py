@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import products
 from .peers import PEERS, Entry
 from .timing import BASE, geometric_mean
 
@@ -64,7 +65,7 @@ def table(rows: list[dict], peers: dict[str, dict], entries: tuple[Entry, ...] =
                 cell = row["cells"].get(entry.name)
                 texts.append(cell_text(cell and cell | {"name": entry.name}, row["unit"]))
             best = best_ratio(row)
-            lines.append([section, row["workload"], str(cores), *texts, f"**{best:.2f}x**" if best else "-"])
+            lines.append([section, row["workload"], str(cores or "-"), *texts, f"**{best:.2f}x**" if best else "-"])
         mean = means(rows, section, cores)
         if mean.get("best", (0, 0))[1] > 1:
             texts = ["1.00x" if entry.name == BASE else "-" for entry in entries]
@@ -72,8 +73,43 @@ def table(rows: list[dict], peers: dict[str, dict], entries: tuple[Entry, ...] =
                 if entry.name in mean:
                     texts[at] = f"{mean[entry.name][0]:.2f}x" + f" of {mean[entry.name][1]}"
             lines.append([section, "*geometric mean*", str(cores), *texts, f"**{mean['best'][0]:.2f}x**"])
-    head, *body = lines
+    return _lines(lines)
+
+
+def _lines(table: list[list[str]]) -> str:
+    head, *body = table
     return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *body])
+
+
+def products_page(rows: list[dict]) -> list[str]:
+    """The products behind the rows of the matrix product, one line for each on each number of cores; nothing where
+    there are none."""
+    rows = [row for row in rows if row.get("products")]
+    if not rows:
+        return []
+    names = (products.OWN, products.BLAS, products.DISPATCHED)
+    lines = [["product", "cores", *names, "which is", "of the peak", "dispatched / best", "two cores / one"]]
+    for group in zip(*(row["products"] for row in rows)):
+        for each in group:
+            line = [each["name"], str(each["cores"])]
+            if "state" in each:
+                lines.append([*line, each["state"].split(":")[0], *"-" * (len(lines[0]) - 3)])
+                continue
+            ratio, mark = f"{each['ratio']:.2f}", " !" if each["disturbed"] else ""
+            lines.append([
+                *line, *(f"{products.speed(each, name):.1f}" for name in names), each["way"],
+                f"{each['share'][products.DISPATCHED]:.0%}",
+                f"**{ratio}**" if each["ratio"] > products.SLOWER and not mark else ratio + mark,
+                f"{each['gain']:.2f}" if "gain" in each else "-",
+            ])  # fmt: skip
+    return [
+        "## Matrix products", "",
+        "C (m x n) = A (m x k) B (k x n) in float32, as m x k x n; T names an operand that is the transpose of what "
+        "lies in memory. GFLOP/s, of the least of the medians of several attempts. Dispatched is what a program runs, "
+        "and which of the two that is; the peak is that of multiply-adds on these cores, measured in the same rounds.",
+        "", *(f"- {row['section']}, cores {row['cores']}: {products.summary(row['products'])}." for row in rows), "",
+        _lines(lines), "",
+    ]  # fmt: skip
 
 
 def variants(rows: list[dict], name: str) -> str:
@@ -91,6 +127,9 @@ def failures(rows: list[dict]) -> list[str]:
             if "state" in cell and cell["state"] != "full run only":
                 where = f"{row['section']} {row['workload']}, cores {row['cores']}"
                 found.setdefault(f"{name}: {cell['state']}", []).append(where)
+        for each in row.get("products", ()):
+            if "state" in each:
+                found.setdefault(f"{BASE}: {each['state']}", []).append(f"{each['name']}, cores {each['cores']}")
     return [f"{what} ({'; '.join(where)})" for what, where in found.items()]
 
 
@@ -114,7 +153,7 @@ def markdown(result: dict) -> str:
         machine_line(result["machine"]) + ".", "",
         "Medians; ± is half the distance of the quartiles; in brackets peer / tinynet, above 1 where tinynet needs "
         "less. A percentage after a comma is the share of the measured bandwidth (the faster of copying an array and "
-        "of writing one over itself), or of the core's peak for the matrix product. Losses and outputs are checked "
+        "of writing one over itself), or of the cores' peak for the matrix product. Losses and outputs are checked "
         "first: who is wrong is not timed. ! marks cells whose rounds were mostly disturbed by other processes.", "",
         table(result["rows"], peers), "",
     ]  # fmt: skip
@@ -151,4 +190,6 @@ def markdown(result: dict) -> str:
     found = failures(result["rows"])
     if found:
         lines += ["", "Not timed:", "", *(f"- {each}" for each in found)]
+    if page := products_page(result["rows"]):
+        lines += ["", *page[:-1]]
     return "\n".join(lines) + "\n"

@@ -11,9 +11,9 @@ import statistics
 import time
 from dataclasses import dataclass, field
 
-from . import environment, mnist, peers, workloads
+from . import environment, mnist, peers, products, workloads
 from .processes import PeerError, PeerUnsupported, Process
-from .timing import DISTURBED, REPEATS, Pace, Runner, Watch, cells, interleave
+from .timing import BASE, DISTURBED, Pace, Runner, Watch, cells, geometric_mean, interleave, quartiles
 
 LARGEST_MEMORY = 5e9  # of all peers together, in the bandwidth section
 YARDSTICKS = ("copy", "in place")  # the faster one is the machine's copy bandwidth
@@ -90,21 +90,25 @@ def training(session: Session):
     """Forward, backward, Adam."""
     networks = workloads.NETWORKS[1:3] if session.quick else workloads.NETWORKS
     pace = Pace(0.05, 5, 3, repeats=2) if session.quick else Pace(0.2, 15, 60)
-    for cores in session.cores:
+    for cores in session.cores[-1:] if session.quick else session.cores:
         made = session.processes("training", cores)
-        # the quick run looks at one network on each number of cores
-        for network in networks[:1] if session.quick and cores != session.cores[-1] else networks:
-            reference = workloads.reference_losses(network)
-
-            def check(answer, reference=reference):
-                errors = [abs(a - b) / abs(b) for a, b in zip(answer["losses"], reference)]
-                right = all(error <= workloads.TOLERANCE for error in errors)
-                return None if right else f"losses differ by {max(errors):.1e}"
-
-            request = {"op": "training", "network": str(network)}
+        for network in networks:
+            request, check = {"op": "training", "network": str(network)}, _follows(network)
             runners = [Runner(entry.name, process, request, check) for entry, process in made]
             interleave(runners, pace)
             yield session.row("training", f"{network}, batch {network.batch}", cores, _found(runners))
+
+
+def _follows(network: workloads.Network):
+    """What is wrong with first losses, or None."""
+    reference = workloads.reference_losses(network)
+
+    def check(answer: dict) -> str | None:
+        errors = [abs(a - b) / abs(b) for a, b in zip(answer["losses"], reference)]
+        right = all(error <= workloads.TOLERANCE for error in errors)
+        return None if right else f"losses differ by {max(errors):.1e}"
+
+    return check
 
 
 def _accurate(answer: dict) -> str | None:
@@ -218,56 +222,106 @@ def startup(session: Session):
 
 
 def matmul(session: Session):
-    """The matrix product beside NumPy's BLAS, on one core; ``python -m bench.matmul`` says more."""
-    entries = [entry for entry in session.entries if entry.name == "tinynet"]
-    for entry in entries:
-        process = session.process(entry, "", 1)
-        try:
-            session.introduce(entry, 1, process)
-            limits = {"seconds": 0.1, "largest": 6e7} if session.quick else {"seconds": 1.5, "largest": 1e10}
-            rows = process.ask("matmul", **limits)["rows"]
-        except PeerError as error:
-            yield session.row("matmul", "own product", 1, [("tinynet", "", {}, f"failed: {error}")])
-            continue
-        finally:
+    """The product that programs run beside the own kernel and NumPy's BLAS: a row for each number of cores, which is
+    the geometric mean over the table in ``bench.products`` and holds the products themselves."""
+    session.close()
+    found: dict[int, list[dict]] = {cores: [] for cores in session.cores}
+    entry = next((each for each in session.entries if each.name == BASE), None)
+    state = None if entry else f"no part: {BASE} is not among the peers"
+    processes = {cores: session.process(entry, "", cores) for cores in session.cores} if entry else {}
+    try:
+        for cores, process in processes.items():
+            session.introduce(entry, cores, process)
+        if processes:
+            found |= _products(session, processes)
+    except PeerUnsupported as error:
+        state = f"no part: {error}"
+    except PeerError as error:  # of the introduction: a product that fails is a line of the table
+        state = f"failed: {error}"
+    finally:
+        for process in processes.values():
             process.close()
-        for each in rows:
-            found = [
-                ("tinynet", "", {0: each["product"]["seconds"]}, None),
-                ("numpy", "", {0: each["BLAS"]["seconds"]}, None),
-            ]
-            row = session.row("matmul", each["name"], 1, found)
-            row["peak_gflops"] = each["peak_gflops"]
-            for name, version in (("tinynet", "product"), ("numpy", "BLAS")):  # shares are of a neighbour in time
-                ratio = each["product"]["share"] / each[version]["share"]
-                row["cells"][name] |= {
-                    "share": each[version]["share"],
-                    "ratio": dict.fromkeys(("median", "q1", "q3"), ratio),
-                }
-            yield row
+    for cores in session.cores:
+        yield _products_row(cores, found[cores], state)
+        session.log("matmul", f"cores {cores}", state or products.summary(found[cores]))
+
+
+def _products(session: Session, processes: dict[int, Process]) -> dict[int, list[dict]]:
+    """cores -> the products. The whole table is passed through several times, lest one disturbance meets all attempts
+    on a product; then once more what is doubtful, until that takes too long. The numbers of cores have their turns
+    close together, since their times are compared."""
+    least, most, seconds, limit = (1, 2, 0.05, 15) if session.quick else (2, 5, 0.2, 360)
+    shapes = products.short_table() if session.quick else products.table()
+    tries: dict[products.Shape, dict[int, list]] = {shape: {cores: [] for cores in processes} for shape in shapes}
+    failed: dict[products.Shape, dict[int, str]] = {shape: {} for shape in shapes}
+    made: dict[products.Shape, dict[int, dict]] = {}
+    begun = time.monotonic()
+    for i in range(most):
+        for shape in shapes:
+            late = time.monotonic() - begun > limit
+            if i >= least and (late or not any(map(products.is_doubtful, made[shape].values()))):
+                continue
+            for cores in processes.keys() - failed[shape].keys():
+                try:
+                    watch = Watch(processes[cores])
+                    answer = processes[cores].ask("matmul", shape=list(shape), seconds=seconds)
+                    tries[shape][cores].append(answer | {"disturbed": watch.disturbed() > DISTURBED})
+                except PeerUnsupported:
+                    raise
+                except PeerError as error:
+                    failed[shape][cores] = f"failed: {error}"
+            made[shape] = products.described(shape, tries[shape], failed[shape])
+            for each in made[shape].values():
+                session.log("matmul", products.line(each))
+    return {cores: [made[shape][cores] for shape in shapes] for cores in processes}
+
+
+def _products_row(cores: int, found: list[dict], state: str | None) -> dict:
+    there = [each for each in found if "seconds" in each]
+    row = {"section": "matmul", "workload": f"{len(there)} products", "cores": cores, "unit": "s", "cells": {}}
+    if not there:
+        return row | {"cells": {BASE: {"state": state or "failed: no product could be measured"}}, "products": found}
+    row["workload"] += f" ({there[0]['name']} to {max(there, key=lambda each: each['flops'])['name']}), geometric mean"
+    ratios = [each["seconds"][products.BLAS] / each["seconds"][products.DISPATCHED] for each in there]
+    for name, version in ((BASE, products.DISPATCHED), ("numpy", products.BLAS)):
+        row["cells"][name] = {
+            "variant": "", "median": geometric_mean(each["seconds"][version] for each in there),
+            "share": geometric_mean(each["share"][version] for each in there),
+        }  # fmt: skip
+    row["cells"]["numpy"]["ratio"] = quartiles(ratios) | {"median": geometric_mean(ratios)}
+    return row | {"products": found}
 
 
 def run_mnist(session: Session):
-    """MNIST to 98 % of the test images (95 % in a quick run)."""
+    """MNIST to 98 % of the test images (95 % in a quick run), from the same first weights, in the same batches.
+
+    Before that, but for a quick run, each peer is checked over the first losses of the same network, in a process of
+    its own: which also fills what is compiled once per machine and kept."""
     session.close()
     target = 0.95 if session.quick else 0.98
     workload = f"{mnist.NETWORK} to {target:.0%}"
     if session.data is None:
-        session.log("mnist: skipped, no data; give --data")
-        yield {"section": "mnist", "workload": f"{workload} (skipped: no data)", "cores": 0, "unit": "s", "cells": {}}
+        skipped = "skipped: the four files of MNIST are not here; --mnist FOLDER says where"
+        session.log("mnist:", skipped)
+        yield {"section": "mnist", "workload": f"{workload} ({skipped})", "cores": 0, "unit": "s", "cells": {}}
         return
-    how = {"path": session.data, "target": target, "epochs": 30, "limit": 300}
+    how = {"path": session.data, "target": target, "epochs": 30, "limit": 60 if session.quick else 300}
+    check = _follows(mnist.NETWORK)
     for cores in session.cores[-1:] if session.quick else session.cores:
         asked = list(session.variants("mnist"))
         samples, states, notes, disturbed = [{} for _ in asked], [None for _ in asked], {}, [0 for _ in asked]
-        for i in range(1 if session.quick else 3):
+        for i in range(0 if session.quick else -1, 1 if session.quick else 3):  # -1 is the check
             for at, (entry, variant) in enumerate(asked):
                 if states[at]:
                     continue
                 process = session.process(entry, variant, cores)
                 try:
                     session.introduce(entry, cores, process)
-                    for _ in range(1 if session.quick else REPEATS):
+                    if i < 0:
+                        wrong = check(process.ask("training", network=str(mnist.NETWORK)))
+                        states[at] = wrong and f"wrong: {wrong}"
+                        continue
+                    for _ in range(1 if session.quick else 2):
                         watch = Watch(process)
                         answer = process.ask("mnist", **how)
                         if watch.disturbed() <= DISTURBED:
@@ -275,15 +329,18 @@ def run_mnist(session: Session):
                     else:
                         disturbed[at] += 1
                     samples[at][i] = answer["seconds"]
-                    notes[entry.name] = f"{len(answer['accuracy'])} epochs, {answer['accuracy'][-1]:.2%}"
-                    if not answer["reached"]:
-                        states[at] = f"not reached: {notes[entry.name]} in {answer['seconds']:.0f} s"
+                    notes[entry.name, variant], states[at] = mnist.told(answer)
+                    session.log("mnist", f"cores {cores}", entry.name, variant, notes[entry.name, variant])
+                except PeerUnsupported as error:
+                    states[at] = f"no part: {error}"
                 except PeerError as error:
                     states[at] = f"failed: {error}"
                 finally:
                     process.close()
         found = [(e.name, v, samples[at], states[at], disturbed[at]) for at, (e, v) in enumerate(asked)]
-        yield session.row("mnist", workload, cores, found) | {"notes": notes}
+        row = session.row("mnist", workload, cores, found)
+        better = [(name, cell["variant"]) for name, cell in row["cells"].items() if "variant" in cell]
+        yield row | {"notes": {name: notes[name, variant] for name, variant in better}}
 
 
 SECTIONS = {

@@ -119,23 +119,11 @@ class Worker:
 
         return mnist.run(self.peer, **how)
 
-    def matmul(self, seconds: float, largest: float):
-        """The table of ``bench.matmul``: seconds of the own product and of BLAS, and the share of the core's peak."""
-        from . import matmul
+    def matmul(self, shape: list, seconds: float):
+        """One product of the table, on as many threads as there are cores."""
+        from . import products
 
-        rows = []
-        for m, k, n in matmul.SHAPES:
-            if m * k * n > largest:
-                continue
-            for layout, shape in (("NN", (m, k, n)), ("TN", (k, m, n)), ("NT", (m, n, k))):
-                calls, flops = matmul.versions(layout, *shape, slow=False)
-                calls = {name: calls[name] for name in ("product", "BLAS")}
-                speeds, peak = matmul.measured(calls, flops, seconds)
-                found = {
-                    name: {"seconds": flops / speed / 1e9, "share": share} for name, (speed, share) in speeds.items()
-                }
-                rows.append({"name": f"{layout} {' x '.join(map(str, shape))}", "peak_gflops": peak, **found})
-        return {"rows": rows}
+        return products.measured(products.Shape(*shape), self.peer.threads, seconds)
 
 
 def first_step(name: str, threads: int, variant: str, executor: str | None, network: str) -> dict:

@@ -295,10 +295,23 @@ def test_every_peer_says_where_it_takes_part_and_has_a_module():
         assert (ROOT / "bench" / "peers" / f"{entry.module}.py").exists()
 
 
-def test_a_section_without_its_data_says_so(capsys):
-    session = Session(sys.executable, [1], True, entries=list(peers.PEERS), log=lambda *text: None)
+def test_a_section_without_its_data_says_so():
+    said = []
+    session = Session(sys.executable, [1], True, entries=list(peers.PEERS), log=lambda *text: said.append(text))
     (row,) = SECTIONS["mnist"](session)
-    assert "skipped" in row["workload"]
+    assert "skipped: the four files of MNIST are not here" in row["workload"] and "--mnist" in said[0][1]
+    assert "(skipped: the four files of MNIST are not here; --mnist FOLDER says where) | - |" in report.table([row], {})
+
+
+def test_the_folder_of_mnist_has_all_four_files(tmp_path, capsys):
+    names = ("train-images-idx3-ubyte.gz", "train-labels.idx1-ubyte", "t10k-images-idx3-ubyte")
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(SystemExit):
+        command.parsed(["--mnist", str(tmp_path)])
+    assert f"t10k-labels, got {tmp_path}" in capsys.readouterr().err
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").touch()
+    assert command.mnist_folder(command.parsed(["--mnist", str(tmp_path)]).mnist) == str(tmp_path)
 
 
 def test_mnist_ends_at_the_accuracy_that_was_asked_for(monkeypatch):
@@ -313,6 +326,60 @@ def test_mnist_ends_at_the_accuracy_that_was_asked_for(monkeypatch):
             and len(answer["accuracy"]) > 1
             and answer["accuracy"][-1] >= 0.8 > max([0, *answer["accuracy"][:-1]])
         )
+        answer = mnist.run(make(), "", 0.999, 2, 60)
+        assert not answer["reached"] and len(answer["accuracy"]) == 2
+
+
+class Trained:
+    """Stands for a process that runs MNIST: its first losses are off by a factor, then it answers as it is told to."""
+
+    def __init__(self, factor, answer):
+        self.factor, self.answer, self.cores, self.process, self.asked = factor, answer, 1, None, []
+
+    def ask(self, op, timeout=600, **request):
+        self.asked.append(op)
+        if op == "mnist" and isinstance(self.answer, Exception):
+            raise self.answer
+        losses = [self.factor * loss for loss in workloads.reference_losses(mnist.NETWORK)]
+        return {"hello": {"version": "1"}, "training": {"losses": losses}, "mnist": self.answer}[op]
+
+    def scheduled(self):
+        return None
+
+    def close(self):
+        pass
+
+
+def test_mnist_tells_epochs_and_who_did_not_get_there_and_does_not_time_who_is_wrong(monkeypatch):
+    answer = {"seconds": 6.0, "accuracy": [0.95, 0.97, 0.981], "reached": True}
+    monkeypatch.setattr(mnist, "NETWORK", workloads.NETWORKS[1])
+    made = {
+        "tinynet": Trained(1.0, answer), "numpy": Trained(1.01, answer),
+        "torch": Trained(1.0, {"seconds": 300.0, "accuracy": [0.9], "reached": False}),
+        "jax": Trained(1.0, PeerError("no memory")),
+    }  # fmt: skip
+    monkeypatch.setattr(Session, "process", lambda self, entry, variant, cores: made[entry.name])
+    entries = [entry for entry in peers.PEERS if entry.name in made]
+    session = Session(sys.executable, [1], entries=entries, data="here", log=lambda *text: None)
+    (row,) = SECTIONS["mnist"](session)
+    assert row["cells"]["tinynet"]["samples"] == [6.0] * 3 and made["tinynet"].asked.count("training") == 1
+    assert row["notes"] == {"tinynet": "3 epochs of 2.00 s, 98.10%"}
+    assert row["cells"]["numpy"]["state"].startswith("wrong: losses differ") and "mnist" not in made["numpy"].asked
+    assert row["cells"]["torch"] == {"state": "not reached: 1 epoch of 300.00 s, 90.00%"}
+    assert row["cells"]["jax"] == {"state": "failed: no memory"}
+
+
+def test_a_quick_run_names_the_sections_it_has_no_time_left_for(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(command, "RESULTS", tmp_path)
+    monkeypatch.setattr(command, "QUICK", -1.0)
+    monkeypatch.setattr(command.processes, "missing", lambda *_: {})
+    monkeypatch.setitem(sys.modules, "bench.chart", None)
+    monkeypatch.delattr(sys.modules["bench"], "chart", raising=False)
+    command.main(["--quick", "--only", "training,mnist", "--peers", "numpy"])
+    rows = json.loads((tmp_path / "quick.json").read_text())["rows"]
+    assert [row["section"] for row in rows] == ["training", "mnist"]
+    assert all("skipped: no time was left" in row["workload"] for row in rows)
+    assert "| mnist | (skipped: no time was left" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
