@@ -14,10 +14,10 @@ import tinynet as tn
 from tinynet.backend import Backend
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE / "kernels"), str(HERE / "kernels/cuda"), str(HERE / "program")]
+sys.path[:0] = [str(HERE / name) for name in ("kernels", "kernels/cuda", "program", "meters", "resources")]
 pytest.register_assert_rewrite(
     "suite", "suite_gradients", "suite_inputs", "suite_memory", "suite_refusals", "suite_runs", "native_runs", "runs",
-    "zoo", "graphs", "fake",
+    "zoo", "graphs", "fake", "counters",
 )  # fmt: skip
 
 BACKENDS = ("numpy", "strict", "cupy")

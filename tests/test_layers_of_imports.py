@@ -16,7 +16,7 @@ KERNELS = Path(tinynet.kernels.__file__).resolve().parent
 
 # From the ground up. Rooms of one storey do not import each other.
 STOREYS = (
-    ("errors",), ("kernels",), ("backend",), ("ops",), ("autograd",), ("tensor",), ("memory",), ("program",),
+    ("errors",), ("kernels", "meters"), ("backend",), ("ops",), ("autograd",), ("tensor",), ("memory",), ("program",),
     ("nn", "losses", "optim"), ("data",), ("train",), ("resources",), ("compress", "distributed", "interop"), ("cli",),
     ("__main__",),
 )  # fmt: skip
@@ -25,6 +25,7 @@ LEVEL = {room: level for level, rooms in enumerate(STOREYS) for room in rooms}
 ONLY = {
     "errors": set(),
     "kernels": {"kernels"},
+    "meters": {"errors"},
     "backend": {"errors"},
     "ops": {"errors", "backend", "kernels"},
     "nn": {"errors", "backend", "ops", "autograd", "tensor"},

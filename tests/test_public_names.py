@@ -12,7 +12,7 @@ import pytest
 import tinynet as tn
 
 ROOT = Path(__file__).parents[1]
-ROOMS = [tn, tn.nn, tn.losses, tn.optim, tn.data, tn.train, tn.ops, tn.errors]
+ROOMS = [tn, tn.nn, tn.losses, tn.optim, tn.data, tn.train, tn.resources, tn.ops, tn.errors]
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.__name__)
@@ -65,4 +65,4 @@ def test_setup_cfg_lists_every_package_and_needs_only_numpy():
     assert listed == found | kernels
     assert config["options"]["install_requires"].split() == ["numpy>=2.1"]
     extras = config["options.extras_require"]
-    assert set(extras) == {"cpu", "cuda12", "cuda13", "io", "viz", "data", "test", "bench"}
+    assert set(extras) == {"cpu", "cuda12", "cuda13", "io", "viz", "gpu", "tensorboard", "data", "test", "bench"}

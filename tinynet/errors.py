@@ -13,12 +13,14 @@ __all__ = [
     "ArenaError",
     "ArgumentError",
     "BackendError",
+    "BusyError",
     "CaptureError",
     "CheckpointError",
     "DTypeError",
     "DataError",
     "GradientError",
     "MissingExtraError",
+    "NonFiniteError",
     "PlanError",
     "RangeError",
     "ShapeError",
@@ -83,6 +85,10 @@ class CaptureError(TinynetError, RuntimeError):
     """A step that cannot be a program: it reads a value, or does what Python would do anew at each call."""
 
 
+class NonFiniteError(TinynetError, FloatingPointError):
+    """A step made a number that is not finite. ``where`` names the step, the operation and its line."""
+
+
 class DataError(TinynetError, ValueError):
     """A data file that is not what it should be; ``where`` names the file and, where there is one, the line."""
 
@@ -108,6 +114,24 @@ class ArenaError(TinynetError, MemoryError):
 
     def __reduce__(self):
         return *super().__reduce__(), {key: getattr(self, key) for key in ("requested", "free", "largest_hole")}
+
+
+class BusyError(TinynetError, RuntimeError):
+    """A server does not take a request now: its queue is full, or the answer would be late. It may later.
+
+    Attributes:
+        waiting, limit: requests in the queue, and how many there may be.
+        predicted, deadline: how long the answer would have taken, and how long it may take, in seconds.
+    """
+
+    waiting: int | None = None
+    limit: int | None = None
+    predicted: float | None = None
+    deadline: float | None = None
+
+    def __reduce__(self):
+        names = ("waiting", "limit", "predicted", "deadline")
+        return *super().__reduce__(), {key: getattr(self, key) for key in names}
 
 
 class MissingExtraError(TinynetError, ImportError):

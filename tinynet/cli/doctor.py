@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tinynet.memory.units import show_bytes
+from tinynet.meters import rapl
 from tinynet.resources import machine, measure, software
 from tinynet.resources.advice import Advice, advice
 from tinynet.resources.facts import Facts, gather, known
@@ -222,7 +223,7 @@ def _energy(value: list[dict], facts: Facts) -> str:
     if all(each["readable"] for each in value):
         return f"{named}: readable"
     closed = ", ".join(each["name"] for each in value if not each["readable"])
-    return f"{named}; not readable: {closed}\nuntil the next start: sudo chmod a+r /sys/class/powercap/*/energy_uj"
+    return f"{named}; not readable: {closed}\n{rapl.OPEN}"
 
 
 def _versions(value: dict, facts: Facts) -> str:

@@ -10,8 +10,11 @@ from __future__ import annotations
 import itertools
 import os
 import platform
-from collections.abc import Iterator
 from pathlib import Path
+
+from tinynet.meters import groups, rapl
+from tinynet.meters import memory as counted
+from tinynet.meters.groups import read as _read
 
 from .facts import Unknown
 
@@ -118,56 +121,28 @@ def load() -> float:
 
 def quota(root: Path = ROOT) -> dict:
     """How many processors' worth of time the control groups of this process allow; None where they set no limit."""
+    if not groups.known(root):
+        raise Unknown("the system has no /proc/self/cgroup")
     limits = []
-    for text in _group_files(root, "cpu", "cpu.max"):  # version 2: "150000 100000", or "max 100000"
+    for text in groups.files(root, "cpu", "cpu.max"):  # version 2: "150000 100000", or "max 100000"
         spend, _, period = text.partition(" ")
         limits += [int(spend) / int(period or 100_000)] if spend != "max" else []
-    for spend, period in zip(
-        _group_files(root, "cpu", "cpu.cfs_quota_us"), _group_files(root, "cpu", "cpu.cfs_period_us")
-    ):
+    for spend, period in zip(*(groups.files(root, "cpu", f"cpu.cfs_{name}_us") for name in ("quota", "period"))):
         limits += [int(spend) / int(period)] if int(spend) > 0 else []
     return {"processors": min(limits, default=None)}
 
 
 def memory(root: Path = ROOT) -> dict:
     """Bytes of memory: all, what is available, the control groups' limit (None without), and swap in use."""
-    lines = (_read(root / "proc/meminfo") or "").splitlines()
-    kib = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines) if rest.strip()}
-    if "MemTotal" not in kib:
+    system = counted.system(root)
+    if "MemTotal" not in system:
         raise Unknown("the system has no /proc/meminfo")
-    total, available = kib["MemTotal"] * 1024, kib.get("MemAvailable")
-    texts = [*_group_files(root, "memory", "memory.max"), *_group_files(root, "memory", "memory.limit_in_bytes")]
-    limit = min((int(text) for text in texts if text != "max"), default=total)
     return {
-        "total_bytes": total,
-        "available_bytes": None if available is None else available * 1024,
-        "limit_bytes": limit if limit < total else None,
-        "swap_used_bytes": (kib.get("SwapTotal", 0) - kib.get("SwapFree", 0)) * 1024,
+        "total_bytes": system["MemTotal"],
+        "available_bytes": system.get("MemAvailable"),
+        "limit_bytes": counted.limit(root),
+        "swap_used_bytes": system.get("SwapTotal", 0) - system.get("SwapFree", 0),
     }
-
-
-def _group_files(root: Path, controller: str, name: str) -> Iterator[str]:
-    """The files of this name in the control groups of this process: its own and those around it, which bind it too.
-
-    Version 1 has one tree of groups per controller, version 2 a single tree for all. Inside a container the groups
-    further out, and their path, may not be visible; what is there counts.
-    """
-    lines = _read(root / "proc/self/cgroup")
-    if lines is None:
-        raise Unknown("the system has no /proc/self/cgroup")
-    top = root / "sys/fs/cgroup"
-    for line in lines.splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers and controller not in controllers.split(","):
-            continue
-        for mounted in (top / controllers, top / controller) if controllers else (top, top / "unified"):
-            group, found = mounted / path.lstrip("/"), []
-            while group.is_relative_to(mounted):
-                found += [text] if (text := _read(group / name)) else []
-                group = group.parent
-            if found:
-                yield from found
-                break
 
 
 # ---- energy and graphics ----
@@ -175,14 +150,8 @@ def _group_files(root: Path, controller: str, name: str) -> Iterator[str]:
 
 def energy_counters(root: Path = ROOT) -> list[dict]:
     """The energy counters of the processor (RAPL), and whether this user may read them; empty where there are none."""
-    found = []
-    for counter in sorted((root / "sys/class/powercap").glob("*/energy_uj")):
-        try:
-            readable = counter.read_text().strip().isdecimal()
-        except OSError:
-            readable = False
-        found.append({"name": _read(counter.parent / "name") or counter.parent.name, "readable": readable})
-    return found
+    zones = rapl.zones(root / "sys/class/powercap")
+    return [{"name": zone.name, "readable": zone.readable()} for zone in zones]
 
 
 def nvidia_models(root: Path = ROOT) -> list[str]:
@@ -225,10 +194,3 @@ def _fields(text: str) -> dict[str, str]:
 def _size(text: str) -> int:
     units = {"K": 2**10, "M": 2**20, "G": 2**30}
     return int(text[:-1]) * units[text[-1]] if text[-1] in units else int(text)
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return None
