@@ -1,10 +1,16 @@
 """Data on its way into the engine: data sets, their readers, and the loader that cuts them into batches.
 
-Everything here lives in host memory as plain NumPy arrays; nothing knows of tensors, devices or models.
+Everything here is a plain NumPy array in host memory, or rows of a file that become one; nothing knows of tensors,
+devices or models.
 
     dataset      Dataset: inputs and targets side by side, and its seeded split
     sampling     the randomness of this room: permutations and stratified splits
     loader       Loader: epochs of batches, resumable in the middle
+    order        the order in which an epoch visits the rows, and their gathering
+    making       a batch: gathered, transformed, its faults named
+    prefetch     a thread that works ahead
+    disk         stored: data sets on disk, whose rows are read when they are asked for
+    storing      store: writes them, also from chunks
     idx          read_idx: the binary format of MNIST
     images       digits (embedded) and mnist (from a folder)
     table        read_table: a CSV file, parsed into typed columns
@@ -22,7 +28,9 @@ from .images import digits, mnist
 from .loader import Loader
 
 if TYPE_CHECKING:
+    from .disk import StoredArray, stored
     from .preprocess import Preprocessor, infer_task
+    from .storing import store
     from .table import Column, Table, read_table
     from .tabular import csv
 
@@ -31,6 +39,7 @@ __all__ = [
     "Dataset",
     "Loader",
     "Preprocessor",
+    "StoredArray",
     "Table",
     "csv",
     "digits",
@@ -38,16 +47,22 @@ __all__ = [
     "mnist",
     "read_idx",
     "read_table",
+    "store",
+    "stored",
 ]
 
-# Tables make most of this room's import time and are needed by few: each name loads its module at first use.
+# Tables make most of this room's import time and are needed by few, as files are: each name loads its module at first
+# use.
 _LAZY = {
     "Column": "table",
     "Preprocessor": "preprocess",
+    "StoredArray": "disk",
     "Table": "table",
     "csv": "tabular",
     "infer_task": "preprocess",
     "read_table": "table",
+    "store": "storing",
+    "stored": "disk",
 }
 
 

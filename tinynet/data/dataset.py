@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tinynet.errors import DTypeError, RangeError, ShapeError
+from tinynet.errors import ArgumentError, DTypeError, RangeError, ShapeError
 
 from .sampling import split_indices
 
@@ -28,7 +28,7 @@ class Dataset:
     Args:
         x: inputs, shape (n, ...).
         y: targets, shape (n, ...): class indices (integers, shape (n,)) or values. Arrays keep their dtype and
-            are not copied.
+            are not copied; those on disk (``StoredArray``) are not read.
         classes: names of the classes; the integers of ``y`` index them.
         names: names of the features, one for each column of a two-dimensional ``x``.
         preprocessor: the fitted Preprocessor that made ``x`` and ``y`` from a table, if one did.
@@ -53,7 +53,7 @@ class Dataset:
         names: Sequence[str] | None = None,
         preprocessor: Preprocessor | None = None,
     ):
-        self.x, self.y = np.asarray(x), np.asarray(y)
+        self.x, self.y = (array if _reads(array) else np.asarray(array) for array in (x, y))
         self.classes = None if classes is None else tuple(classes)
         self.names = None if names is None else tuple(names)
         self.preprocessor = preprocessor
@@ -86,7 +86,7 @@ class Dataset:
                 got=str(self.x.shape),
                 mend="give as many names as x has columns",
             )
-        if self.classes is not None and self.has_labels and len(self.y):
+        if self.classes is not None and self.has_labels and len(self.y) and not _reads(self.y):
             low, high = int(self.y.min()), int(self.y.max())
             if low < 0 or high >= len(self.classes):
                 raise RangeError(
@@ -100,6 +100,11 @@ class Dataset:
     def has_labels(self) -> bool:
         """Whether ``y`` is one integer (or boolean) per sample, so that it can name classes."""
         return self.y.ndim == 1 and self.y.dtype.kind in "iub"
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether rows are read from a disk when they are asked for: see :func:`tinynet.data.stored`."""
+        return _reads(self.x) or _reads(self.y)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -147,7 +152,7 @@ class Dataset:
                 got=f"{rows.min()} to {rows.max()}",
                 mend="index within the length of the data set",
             )
-        return self._part(np.take(self.x, rows, axis=0), np.take(self.y, rows, axis=0))
+        return self._part(self.x.take(rows, axis=0), self.y.take(rows, axis=0))
 
     def _part(self, x, y) -> Dataset:
         return Dataset(x, y, classes=self.classes, names=self.names, preprocessor=self.preprocessor)
@@ -162,8 +167,16 @@ class Dataset:
                 where ``y`` holds one integer per sample.
 
         Samples keep their order within each part. Raises ArgumentError for a fraction or a seed outside its
-        range, and DTypeError where ``stratify=True`` meets targets that are not classes.
+        range and for a data set on disk, whose parts would be copies in memory; and DTypeError where
+        ``stratify=True`` meets targets that are not classes.
         """
+        if self.on_disk:
+            raise ArgumentError(
+                "Dataset.split",
+                expected="a data set in memory",
+                got="one on disk",
+                mend="divide it by slices, data[:n] and data[n:], which read nothing",
+            )
         if stratify and not self.has_labels:
             raise DTypeError(
                 "Dataset.split",
@@ -181,3 +194,8 @@ class Dataset:
         if self.classes is not None:
             parts.append(f"{len(self.classes)} classes")
         return f"Dataset({', '.join(parts)})"
+
+
+def _reads(array) -> bool:
+    """Whether it is a ``StoredArray``, told without its module, which is loaded only where one is opened."""
+    return getattr(array, "on_disk", False)

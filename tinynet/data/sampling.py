@@ -1,7 +1,7 @@
 """The randomness of this room: permutations and splits that depend on a seed and on nothing else.
 
 Both are drawn from Philox, a counter-based generator: what comes out is a function of (seed, stream, step),
-never of what was drawn before. Only indices are made here; :mod:`.dataset` and :mod:`.loader` gather.
+never of what was drawn before. Only indices are made here; :mod:`.dataset` and :mod:`.order` gather.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tinynet.errors import ArgumentError, ShapeError
 __all__ = ["check_seed", "permutation", "split_indices"]
 
 # Streams keep the uses apart: a split and the first epoch of a loader with the same seed share no draw.
-SHUFFLE, SPLIT = 0, 1
+SHUFFLE, SPLIT, BLOCKS, WINDOW = 0, 1, 2, 3
 
 
 def check_seed(seed: int, where: str) -> int:
@@ -30,10 +30,10 @@ def check_seed(seed: int, where: str) -> int:
     return value
 
 
-def permutation(n: int, seed: int, *, stream: int = SHUFFLE, step: int = 0) -> np.ndarray:
-    """A permutation of ``range(n)``: int64, shape (n,), the same for the same (n, seed, stream, step)."""
+def permutation(n: int, seed: int, *, stream: int = SHUFFLE, step: int = 0, part: int = 0) -> np.ndarray:
+    """A permutation of ``range(n)``: int64, shape (n,), the same for the same (n, seed, stream, step, part)."""
     key = np.array([seed, step], dtype=np.uint64)
-    counter = np.array([0, 0, 0, stream], dtype=np.uint64)  # the low words count the draws
+    counter = np.array([0, 0, part, stream], dtype=np.uint64)  # the low words count the draws
     return np.random.Generator(np.random.Philox(counter=counter, key=key)).permutation(n)
 
 
