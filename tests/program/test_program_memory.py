@@ -7,6 +7,7 @@ import gc
 import itertools
 import tracemalloc
 import types
+import weakref
 
 import numpy as np
 import pytest
@@ -132,3 +133,17 @@ def test_in_steady_state_memory_does_not_grow():
     tracemalloc.stop()
     # one object that stays per call would be 28,000 bytes or more in every round
     assert min(after - before for before, after in itertools.pairwise(sizes)) < 1000
+
+
+@pytest.mark.parametrize("memory", [None, "1MB"])
+def test_a_program_lets_go_of_the_arguments_of_its_first_call(memory):
+    w = tn.tensor(np.ones((8, 1), "float32"), requires_grad=True)
+    step = tn.capture(lambda x: tn.square(x @ w).sum(), memory=memory)
+    given = []
+    for _ in range(3):
+        x = tn.tensor(np.ones((4, 8), "float32"))
+        given.append(weakref.ref(x.array))
+        step(x)
+        del x
+    gc.collect()
+    assert [array() for array in given] == [None] * 3

@@ -110,6 +110,16 @@ class Program:
         return self._serve(*arrays)
 
     @property
+    def arena_bytes(self) -> int:
+        """Bytes that its arrays take from the first to the last, by their addresses: what the plan has foreseen."""
+        address = self.backend.address
+        arrays = [*self._slots.values(), *self._scratch.values(), *self._staging]
+        places = [(address(each), each.size * each.dtype.itemsize) for each in arrays if each.size]
+        begin = min((at for at, _ in places), default=0)
+        line = self.plan.alignment
+        return max((at + -(-nbytes // line) * line for at, nbytes in places), default=0) - begin
+
+    @property
     def fed(self) -> bool:
         """Whether arrays of the host are arguments as they are, on whichever backend it runs."""
         return stages(self.target)

@@ -48,6 +48,7 @@ class Trace:
         shapes: whether it is traced with shapes alone.
         externals: register -> the tensor whose memory it is.
         arrays: register of an external or constant -> the array that the step met.
+        whole: register of an input -> its array.
         before: register of an external that was written -> a copy of what it held before.
         grads: for each tensor whose ``grad`` was set, in order: the tensor, and after the step its gradient.
         depends_on_grads: tensors whose ``grad`` was read before the step had set it, and whether there was one.
@@ -67,12 +68,12 @@ class Trace:
         self.refreshes: list[Callable[[], None]] = []
         self._registers: dict[int, tuple[weakref.ref, int]] = {}  # identity of an array -> it, and its register
         self.arrays: dict[int, object] = {}  # kept, so that nobody else takes their identity
-        self._whole: dict[int, object] = {}  # register of an input -> its array
+        self.whole: dict[int, object] = {}
         for value in inputs:
             if id(value.array) not in self._registers:
                 register = self.graph.add(value.spec, INPUT)
                 self._enter(value, register)
-                self._whole[register] = value.array
+                self.whole[register] = value.array
             self.graph.inputs.append(self._registers[id(value.array)][1])
 
     def __enter__(self):
@@ -92,7 +93,7 @@ class Trace:
         """Gives tensors the values and gradients that they had before the run."""
         self._restore_grads()
         for storage, held in self.before.items():
-            array = self._whole[storage] if storage in self._whole else self.arrays[storage]
+            array = self.whole[storage] if storage in self.whole else self.arrays[storage]
             array[...] = held
 
     def _restore_grads(self) -> None:
@@ -215,5 +216,5 @@ class Trace:
                 got="a tensor that Python made within the step", mend="make it outside, or build it with operations",
             )  # fmt: skip
         if kind in (EXTERNAL, INPUT) and storage not in self.before and not self.shapes:
-            array = self._whole[storage] if kind == INPUT else self.externals[storage].array
+            array = self.whole[storage] if kind == INPUT else self.externals[storage].array
             self.before[storage] = self.backend.copy(array)

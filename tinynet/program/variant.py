@@ -125,6 +125,7 @@ class Variant:
         self.results.eager.clear()
         trace.before.clear()
         trace.arrays.clear()
+        trace.whole.clear()  # else a batch would live as long as the program
         trace.guards.grads.clear()
 
     def applies(self, call: Call) -> bool:
