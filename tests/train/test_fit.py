@@ -55,7 +55,8 @@ def test_history_has_a_row_per_epoch_with_what_was_asked_for():
     model = network()
     history = tn.fit(model, problem(), loss="mse", optimizer=adam(model), epochs=3, batch_size=16, valid=problem(12))
     assert history["epoch"] == [1, 2, 3] and len(history) == 3 and history.stopped is None
-    assert history.columns == ("epoch", "loss", "lr", "seconds", "samples_per_second", "valid_loss", "valid_r2")
+    columns = ("epoch", "loss", "lr", "batch_size", "seconds", "samples_per_second", "valid_loss", "valid_r2")
+    assert history.columns == columns and history["batch_size"] == [16] * 3
     assert history["loss"][-1] < history["loss"][0]
     with pytest.raises(KeyError, match="no column 'nonsense'"):
         history["nonsense"]

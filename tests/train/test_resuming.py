@@ -113,7 +113,8 @@ def test_early_stopping_and_the_best_checkpoint_know_the_epochs_before(tmp_path)
 def test_a_loader_that_begins_within_an_epoch_ends_it():
     loader = tn.data.Loader(DATA, 16)
     for batch in (2, STEPS):
-        loader.load_state_dict(loader.state_dict() | {"epoch": 0, "batch": batch})
+        position = {"epoch": 0, "batch": batch, "turn": batch, "row": min(16 * batch, len(X))}
+        loader.load_state_dict(loader.state_dict() | position)
         model = network()
         history = tn.fit(model, loader, loss="mse", optimizer="adam", epochs=2)
         assert history["epoch"] == [1, 2]

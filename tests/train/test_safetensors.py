@@ -117,9 +117,10 @@ def test_any_arrays_survive(tmp_path):
         lambda name: name.isprintable() and name != "__metadata__" and not any(x in name for x in ("/", "\\", ".."))
     )
     text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+    keys = text.filter(lambda key: not key.startswith("tinynet."))  # hypothesis takes words from the sources
 
     @hypothesis.settings(max_examples=100, deadline=None)
-    @hypothesis.given(st.dictionaries(names, arrays, max_size=4), st.dictionaries(text, text), st.booleans())
+    @hypothesis.given(st.dictionaries(names, arrays, max_size=4), st.dictionaries(keys, text), st.booleans())
     def check(tensors, metadata, transposed):
         tensors = {name: array.T if transposed else array for name, array in tensors.items()}
         files.write(tmp_path / "m", tensors, metadata)

@@ -1,7 +1,7 @@
 """Callbacks: what may look on, and step in, while ``fit`` trains.
 
-A callback is asked at the beginning, after each step, after each epoch and at the end, and gets the ``Run``: model,
-optimizer, loader, history, counters, and ``run.stop(reason)``.
+A callback is asked at the beginning, after each step, before held-out data is evaluated, after each epoch and at the
+end, and gets the ``Run``: model, optimizer, loader, history, counters, and ``run.stop(reason)``.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ class Callback:
 
     def on_step(self, run: Run) -> None:
         """After each step; ``run.loss`` is the batch's loss, a tensor."""
+
+    def on_validation(self, run: Run) -> None:
+        """After the last step of each epoch, before the held-out data is evaluated, if there is any."""
 
     def on_epoch(self, run: Run) -> None:
         """After each epoch; ``run.history[-1]`` is its row."""
@@ -74,6 +77,7 @@ class Progress(Callback):
     def _show(self, run, loss: float, more: str = "") -> None:
         where = f"epoch {min(run.epoch + 1, run.epochs)}/{run.epochs}"
         if self._bar is not None:
+            self._bar.total = run.total_steps
             self._bar.set_description(where, refresh=False)
             self._bar.set_postfix_str(f"loss {loss:.4f}{more}", refresh=False)
             return

@@ -66,7 +66,7 @@ def evaluation(
                 loss, output = step(batch(x), batch(y))
                 total += loss.item() * len(x)
                 outputs.append(output.numpy())
-        return {"loss": total / len(data)} | _score(np.concatenate(outputs), data.y)
+        return {"loss": total / len(data)} | _score(np.concatenate(outputs), np.asarray(data.y))
 
     return run
 

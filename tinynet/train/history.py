@@ -17,7 +17,8 @@ class History:
 
     Attributes:
         rows: one dict per epoch: epoch (from 1), loss (mean over the epoch's samples, while they were trained on), lr,
-            seconds, samples_per_second; with validation data also valid_loss and valid_accuracy or valid_r2.
+            batch_size (the mean where it varies), seconds, samples_per_second; with validation data also valid_loss and
+            valid_accuracy or valid_r2.
         stopped: why training ended before its last epoch, or None.
     """
 
@@ -43,7 +44,9 @@ class History:
         return iter(self.rows)
 
     def __repr__(self) -> str:
-        last = ", ".join(f"{k}={v:.4g}" for k, v in self.rows[-1].items()) if self.rows else "no epoch"
+        row = self.rows[-1] if self.rows else {}
+        last = ", ".join(f"{k}={v:.4g}" if isinstance(v, (int, float)) else f"{k}={v}" for k, v in row.items())
+        last = last or "no epoch"
         return f"History({len(self)} epochs; {last}{'; ' + self.stopped if self.stopped else ''})"
 
     def to_dict(self) -> dict:

@@ -54,23 +54,34 @@ class StepPlan(MemoryPlan):
         """Parameters, moments, and the arena with the batch in it."""
         return self.parameter_bytes + self.moment_bytes + self.peak_bytes
 
-    def largest_batch(self, memory: str | int) -> int:
-        """The largest batch whose workspace fits into ``memory`` without cutting it or computing anything twice.
+    def resized(self, batch_size: int) -> StepPlan:
+        """The leanest plan of the same step for another batch size, without cutting it or computing anything twice."""
+        return self._again(batch_size)
+
+    def largest_batch(self, memory: str | int, *, arguments: int = 0) -> int:
+        """The largest batch that fits into ``memory`` without cutting it or computing anything twice.
 
         By arithmetic: every tensor's bytes are linear in the batch size, and so are the live bytes at each
         instruction, whose largest is the workspace. 0 if not even one sample fits.
+
+        Args:
+            memory: for the workspace.
+            arguments: how many times the batch itself has to fit in as well.
         """
         budget = as_bytes(memory, "largest_batch")
-        best = self._largest(budget, *_PROBES)
+        best = self._largest(budget, *_PROBES, arguments)
         if best > 0:  # once more from there, since scratch grows with a batch only as far as one block
-            best = self._largest(budget, best, best + _NEAR)
-        return self._bisect(budget, max(best, 0))
+            best = self._largest(budget, best, best + _NEAR, arguments)
+        return self._bisect(budget, max(best, 0), arguments)
 
-    def _bisect(self, budget: int, near: int) -> int:
+    def _bisect(self, budget: int, near: int, arguments: int) -> int:
         """The largest batch that fits, sought around a good guess: sizes are rounded, and scratch grows by blocks."""
 
         def fits(n: int) -> bool:
-            return n < 1 or self._again(n).workspace_bytes <= budget
+            if n < 1:
+                return True
+            plan = self._again(n)
+            return plan.workspace_bytes + arguments * plan.input_bytes <= budget
 
         low, high, step = near, near + 1, 1
         while fits(high):
@@ -83,9 +94,9 @@ class StepPlan(MemoryPlan):
             low, high = (middle, high) if fits(middle) else (low, middle)
         return low
 
-    def _largest(self, budget: int, small: int, large: int) -> int:
+    def _largest(self, budget: int, small: int, large: int, arguments: int) -> int:
         """The largest batch by the lines through the live bytes of two batch sizes."""
-        at_small, at_large = self._again(small)._profile(), self._again(large)._profile()
+        at_small, at_large = (self._again(n)._profile(arguments) for n in (small, large))
         if len(at_small) != len(at_large):
             raise PlanError("largest_batch", expected="one step for all batch sizes", got="steps that differ")
         found = []
@@ -100,13 +111,13 @@ class StepPlan(MemoryPlan):
             raise PlanError("largest_batch", expected="a step that takes more for a larger batch", got="none")
         return min(found)
 
-    def _profile(self) -> list[int]:
-        """Bytes that live at each instruction beyond those of the batch, without rounding."""
+    def _profile(self, arguments: int = 0) -> list[int]:
+        """Bytes that live at each instruction, with the batch itself so many times, without rounding."""
         live = [0] * (max((t.last for t in self.tensors), default=0) + 2)
         for tensor in self.tensors:
             live[tensor.first] += tensor.nbytes
             live[tensor.last + 1] -= tensor.nbytes
-        total, found = -sum(tensor.nbytes for tensor in self.tensors if tensor.tag == "input"), []
+        total, found = (arguments - 1) * sum(tensor.nbytes for tensor in self.tensors if tensor.tag == "input"), []
         for change in live[:-1]:
             total += change
             found.append(total)
