@@ -9,6 +9,7 @@
     tn.Arena                    an allocator of its own for eager tensors  (memory)
     tn.data                     data sets, their readers, batches
     tn.fit, tn.save ...         training and its files                     (train)
+    tn.resources, tn.serve      what manages a running job                 (resources)
     tn.use_backend, tn.seed     where arrays live, and randomness          (backend)
     tn.set_num_threads          how many processors programs run on        (program)
 
@@ -39,10 +40,11 @@ globals().update(_operations)
 
 # name -> the room that has it; loaded at first use
 _LAZY = {
-    **{room: room for room in ("data", "losses", "memory", "nn", "optim", "program", "train")},
+    **{room: room for room in ("data", "losses", "memory", "nn", "optim", "program", "resources", "train")},
     "Arena": "memory",
     **dict.fromkeys(("capture", "get_num_threads", "set_num_threads"), "program"),
     **dict.fromkeys(("History", "evaluate", "fit", "load", "plan", "predict", "save"), "train"),
+    "serve": "resources",
 }
 
 __all__ = [
@@ -74,8 +76,10 @@ __all__ = [
     "predict",
     "program",
     "register_backend",
+    "resources",
     "save",
     "seed",
+    "serve",
     "set_num_threads",
     "tensor",
     "train",

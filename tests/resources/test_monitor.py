@@ -1,0 +1,113 @@
+"""Monitor: samples by a clock that the test turns, in memory and as lines of JSON."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from counters import Clock, Powercap
+
+import tinynet as tn
+from tinynet.errors import ArgumentError
+from tinynet.meters.energy import Meter
+from tinynet.resources import Monitor
+from tinynet.train import Callback, Checkpoint
+
+NAMES = {
+    "time", "step", "epoch", "loss", "lr", "batch_size", "samples_per_second", "resident_bytes", "arena_bytes", "cpu",
+    "gpu", "joules", "provenance", "energy_note", "gradient_norm",
+}  # fmt: skip
+X = np.random.default_rng(0).normal(size=(80, 3)).astype("float32")
+
+
+class Passes(Callback):
+    """A tenth of a second passes in each step; placed before the monitor."""
+
+    def __init__(self, clock):
+        self.clock = clock
+
+    def on_step(self, run):
+        self.clock.now += 0.1
+
+
+def train(clock, monitor, **options):
+    tn.seed(0)
+    model = tn.nn.Sequential(tn.nn.Dense(3, 8, "relu"), tn.nn.Dense(8, 3))
+    options = {"epochs": 2, "batch_size": 16} | options
+    callbacks = [Passes(clock), monitor, *options.pop("more", ())]
+    tn.fit(model, (X, X.argmax(axis=1)), loss="cross_entropy", optimizer="adam", callbacks=callbacks, **options)
+    return model
+
+
+def test_samples_come_by_the_clock_and_one_at_the_end(tmp_path):
+    clock, path = Clock(), tmp_path / "monitor.jsonl"
+    monitor = Monitor(path, every=0.35, clock=clock)
+    train(clock, monitor)
+    samples = [json.loads(line) for line in path.read_text().splitlines()]
+    assert samples == list(monitor.samples)
+    assert [each["step"] for each in samples] == [4, 8, 10] and [each["epoch"] for each in samples] == [1, 2, 2]
+    for each in samples:
+        assert each.keys() == NAMES
+        assert each["samples_per_second"] == pytest.approx(160) and each["batch_size"] == 16
+        assert each["arena_bytes"] > 0 and each["lr"] == pytest.approx(1e-3) and math.isfinite(each["loss"])
+        assert each["gpu"] is None and each["cpu"] >= 0
+
+
+def test_energy_is_that_of_the_meter_and_says_where_it_is_from(tmp_path):
+    clock = Clock()
+    tree = Powercap(tmp_path / "powercap", {"intel-rapl:0": "package-0"})
+    monitor = Monitor(every=0.35, clock=clock, meter=Meter(tree.root, clock=clock))
+
+    class Uses(Callback):
+        def on_step(self, run):
+            tree["intel-rapl:0"] = run.step * 3_000_000
+
+    train(clock, monitor, more=[Uses()])
+    assert [(each["joules"], each["provenance"]) for each in monitor.samples] == [
+        (9.0, "measured"), (21.0, "measured"), (30.0, "measured")
+    ]  # fmt: skip
+    unknown = Monitor(every=0.35, clock=clock, meter=Meter(tmp_path / "nowhere", clock=clock))
+    train(clock, unknown)
+    assert unknown.samples[0]["joules"] is None and unknown.samples[0]["provenance"] == "unavailable"
+    assert "nowhere" in unknown.samples[0]["energy_note"]
+
+
+@pytest.mark.parametrize("options", [{"capture": False}, {"watch": "raise"}], ids=["eager", "watched"])
+def test_the_norm_is_that_of_the_gradients_where_they_exist(options):
+    clock, norms = Clock(), []
+
+    class Norm(Callback):
+        def on_step(self, run):
+            grads = run.watch.gradients() if run.watch else [p.grad for p in run.optimizer.params]
+            norms.append(math.sqrt(sum(float(np.square(g.numpy(), dtype="float64").sum()) for g in grads)))
+
+    monitor = Monitor(every=0.35, clock=clock)
+    train(clock, monitor, more=[Norm()], **options)
+    assert monitor.samples[0]["gradient_norm"] == pytest.approx(norms[3]) and norms[3] > 0
+    fused = Monitor(every=0.35, clock=clock)
+    train(clock, fused)
+    assert fused.samples[0]["gradient_norm"] is None
+
+
+def test_a_resumed_run_goes_on_with_the_file_and_a_new_one_replaces_it(tmp_path):
+    clock, path = Clock(), tmp_path / "monitor.jsonl"
+    steps = lambda: [json.loads(line)["step"] for line in path.read_text().splitlines()]
+    train(clock, Monitor(path, every=0.35, clock=clock), epochs=1, more=[Checkpoint(tmp_path / "run")])
+    assert steps() == [4, 5]
+    train(clock, Monitor(path, every=0.35, clock=clock), resume=tmp_path / "run")
+    assert steps() == [4, 5, 9, 10]
+    train(clock, Monitor(path, every=0.35, clock=clock), epochs=1)
+    assert steps() == [4, 5]
+
+
+def test_samples_in_memory_are_bounded(tmp_path):
+    clock, path = Clock(), tmp_path / "monitor.jsonl"
+    monitor = Monitor(path, every=0.05, clock=clock, most=3)
+    train(clock, monitor)
+    assert [each["step"] for each in monitor.samples] == [8, 9, 10] and len(path.read_text().splitlines()) == 10
+
+
+@pytest.mark.parametrize("options", [{"every": 0}, {"most": 0}, {"every": float("nan")}])
+def test_numbers_out_of_range_are_refused(options):
+    with pytest.raises(ArgumentError, match="Monitor: expected every above 0 and most of at least 1"):
+        Monitor(**options)
