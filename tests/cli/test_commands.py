@@ -48,7 +48,8 @@ def test_digits_reach_97_percent_and_the_run_is_written(folder, capsys):
     assert metrics["test"]["accuracy"] >= 0.97 and metrics["parameters"] == 9_610
     for label in ("test accuracy", "samples per second", "parameters", "peak memory", str(made.relative_to(folder))):
         assert label in printed
-    names = {"model.safetensors", "history.json", "history.csv", "config.json", "metrics.json"}
+    names = {"model.safetensors", "history.json", "history.csv", "config.json", "metrics.json", "monitor.jsonl"}
+    names |= {"plan.json", "instructions.json"}
     assert {path.name for path in made.iterdir()} == names
     assert len(json.loads((made / "history.json").read_text())["epochs"]) == 40
     images = np.concatenate([part.x for part in tn.data.digits()])[:5] * 16

@@ -14,8 +14,10 @@ import numpy as np
 import tinynet as tn
 from tinynet import train as training
 from tinynet.errors import ArgumentError, DataError
+from tinynet.meters import memory
 from tinynet.train.safetensors import atomic_write
 
+from .budgets import Budgets
 from .sources import SOURCES, Source
 
 _SETTINGS = {"activation", "backend", "batch", "dropout", "epochs", "hidden", "lr", "optimizer", "seed", "weight_decay"}
@@ -55,6 +57,8 @@ def _add_settings(parser) -> None:
     add("--seed", type=int, default=0, help="of weights, dropout, shuffling and the split (0)")
     add("--backend", help="numpy or cupy; by default TINYNET_BACKEND, or numpy")
     add("--memory", metavar="SIZE", help="budget of a step beyond parameters, moments and batch, such as 8MB or 64MiB")
+    add("--time", metavar="TIME", help="budget of training, such as 30s, 10min or 2h; what is best by then is kept")
+    add("--energy", metavar="ENERGY", help="budget of training, such as 500J, 2kJ or 0.1kWh")
     add("--out", metavar="DIR", help="folder for the run; by default a new one in runs/")
     parser.set_defaults(run=_train)
 
@@ -117,9 +121,10 @@ def _work(settings: dict, folder: str, resume: bool) -> None:
         print(f"network {shown}, {parameters:,} parameters, on {model.parameters()[0].backend.name}")
         optimizer = _optimizer(model, args, chosen, len(source.train))
         loader = tn.data.Loader(source.train, chosen["batch"], seed=args.seed)
-        memory = getattr(args, "memory", None)  # runs of older versions have no such setting
+        # runs of older versions have no such settings
+        budgets = Budgets(*(getattr(args, name, None) for name in ("memory", "time", "energy")))
         if model.parameters()[0].backend.captures:
-            print(_planned(model, source, optimizer, min(chosen["batch"], len(source.train)), memory))
+            print(budgets.planned(model, source, optimizer, min(chosen["batch"], len(source.train))))
         os.makedirs(folder, exist_ok=True)  # nothing is written before everything has been found right
         _write_json(folder, "config.json", {"settings": settings, "chosen": chosen, "environment": _environment()})
         checkpoint = os.path.join(folder, "checkpoint.safetensors")
@@ -134,9 +139,12 @@ def _work(settings: dict, folder: str, resume: bool) -> None:
                 training.Progress(),
                 training.CSVLog(os.path.join(folder, "history.csv")),
                 training.Checkpoint(checkpoint, every=max(1, chosen["epochs"] // 10), extra=source.extra),
+                tn.resources.Monitor(os.path.join(folder, "monitor.jsonl")),
+                tn.resources.Record(folder, limits=False),  # the report measures them
+                *budgets.callbacks,
             ],
             resume=checkpoint if resume else None,
-            memory=memory,
+            memory=budgets.memory,
         )
         seconds = time.perf_counter() - start
         history.save(os.path.join(folder, "history.json"))
@@ -147,7 +155,7 @@ def _work(settings: dict, folder: str, resume: bool) -> None:
             )
         else:
             os.unlink(checkpoint)
-        metrics = _report(model, source, history, seconds, parameters, folder)
+        metrics = _report(model, source, history, seconds, parameters, folder, budgets)
         _write_json(folder, "metrics.json", metrics)
         if history.stopped == "interrupted":
             raise KeyboardInterrupt  # for the exit status
@@ -176,7 +184,7 @@ def _optimizer(model, args, chosen: dict, samples: int) -> tn.optim.Optimizer:
     return kind(model.parameters(), lr, weight_decay=args.weight_decay)
 
 
-def _report(model, source: Source, history, seconds: float, parameters: int, folder: str) -> dict:
+def _report(model, source: Source, history, seconds: float, parameters: int, folder: str, budgets: Budgets) -> dict:
     """Prints what came of it, and returns the same as numbers."""
     part, name = (source.test, "test") if len(source.test) else (source.train, "training")
     metrics: dict = {name: tn.evaluate(model, part, source.loss)}
@@ -195,24 +203,21 @@ def _report(model, source: Source, history, seconds: float, parameters: int, fol
             lines.append(("found", _equation(model[0], source.train.preprocessor)))
     trained = sum(row["seconds"] for row in history)
     rate = len(source.train) * len(history) / trained if trained else 0.0
-    metrics |= {"samples_per_second": rate, "seconds": seconds, "parameters": parameters, "peak_memory": _peak_memory()}
+    peak = memory.peak()
+    metrics |= {"samples_per_second": rate, "seconds": seconds, "parameters": parameters, "peak_memory": peak or 0}
+    metrics |= {"budgets": used} if (used := budgets.to_dict()) else {}
     lines += [
         ("speed", f"{rate:,.0f} samples per second  ({len(history)} epochs in {seconds:.1f} s)"),
         ("parameters", f"{parameters:,}"),
-        ("peak memory", f"{metrics['peak_memory'] / 1e6:,.0f} MB" if metrics["peak_memory"] else "not measured here"),
+        ("peak memory", f"{peak / 1e6:,.0f} MB" if peak else "not measured here"),
+        *budgets.lines(),
         ("run", f"{folder}: model.safetensors, history.json, history.csv, metrics.json, config.json"),
+        ("to look at", f"tinynet report {folder}"),
     ]
     width = max(len(label) for label, _ in lines)
     for label, text in lines:
         print(f"{label.ljust(width)}  {text}")
     return metrics
-
-
-def _planned(model, source: Source, optimizer, batch: int, memory) -> str:
-    """What a step will take, in a line; and what is done to keep to a budget."""
-    plan = tn.plan(model, source.loss, optimizer, batch, source.train.x.shape[1:], memory)
-    took = f"{plan.workspace_bytes / 2**20:,.2f} MiB beyond parameters, moments and the batch"
-    return "\n".join([f"a step of {batch:,} takes {took}", *plan.notes])
 
 
 def _equation(layer, preprocessor) -> str:
@@ -235,16 +240,6 @@ def _equation(layer, preprocessor) -> str:
 def _rounded(value: float, unit: float) -> str:
     """``value`` to a ten-thousandth of ``unit``: what is beyond is the rounding of float32."""
     return f"{round(value, 4 - math.floor(math.log10(unit))) + 0.0:.9g}"
-
-
-def _peak_memory() -> int:
-    """The process's largest resident size so far, in bytes; 0 where the system does not say."""
-    try:
-        import resource
-    except ImportError:
-        return 0
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _environment() -> dict:
