@@ -1,6 +1,8 @@
 """A training step under a budget of memory: planned before it runs, drawn, and run to the same losses.
 
 Writes memory_free.svg and memory_budget.svg into the current folder: time goes across, addresses go up.
+
+Run it: python examples/memory_budget.py
 """
 
 import itertools
