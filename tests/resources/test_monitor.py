@@ -89,6 +89,49 @@ def test_the_norm_is_that_of_the_gradients_where_they_exist(options):
     assert fused.samples[0]["gradient_norm"] is None
 
 
+class AtSteps(Callback):
+    """The norm of the gradients after each step, by the run and by hand."""
+
+    def on_begin(self, run):
+        self.found, self.right = [], []
+
+    def on_step(self, run):
+        self.found.append(run.gradient_norm())
+        x, y = map(tn.tensor, run.batch)
+        params = run.model.parameters()
+        before = [p.grad for p in params]
+        run.model.eval()  # without dropout, by hand and then by the run
+        run.optimizer.zero_grad()
+        tn.losses.cross_entropy(run.model(x), y).backward()
+        self.right.append(math.sqrt(sum(float((p.grad.numpy() ** 2).sum()) for p in params)))
+        for p, grad in zip(params, before):
+            p.grad = grad
+        run.model.train()
+
+
+@pytest.mark.parametrize("options", [{}, {"capture": False}, {"memory": "100kB"}, {"clip_norm": 1e-3}])
+def test_a_run_tells_the_norm_of_its_gradients_before_any_clipping(options):
+    norms = AtSteps()
+    train(Clock(), Monitor(), more=[norms], **options)
+    assert norms.found == pytest.approx(norms.right, rel=1e-4)
+    assert len(norms.found) == 10
+
+
+@pytest.mark.parametrize("capture", [True, False])
+def test_to_be_told_the_norm_changes_nothing(capture):
+    def trained(*callbacks):
+        tn.seed(0)
+        model = tn.nn.Sequential(tn.nn.Dense(3, 8, "relu"), tn.nn.Dropout(0.5), tn.nn.Dense(8, 3))
+        tn.fit(model, (X, X.argmax(axis=1)), loss="cross_entropy", optimizer="adam", epochs=3, batch_size=16,
+               callbacks=callbacks, capture=capture)  # fmt: skip
+        return [p.numpy().tobytes() for p in model.parameters()], model[1].counter.item()
+
+    clock = Clock()
+    looked_on = Monitor(every=0.05, clock=clock, gradients=True)
+    assert trained(Passes(clock), looked_on) == trained()
+    assert all(each["gradient_norm"] > 0 for each in looked_on.samples) and len(looked_on.samples) == 15
+
+
 def test_a_resumed_run_goes_on_with_the_file_and_a_new_one_replaces_it(tmp_path):
     clock, path = Clock(), tmp_path / "monitor.jsonl"
     steps = lambda: [json.loads(line)["step"] for line in path.read_text().splitlines()]

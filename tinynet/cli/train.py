@@ -139,7 +139,8 @@ def _work(settings: dict, folder: str, resume: bool) -> None:
                 training.Progress(),
                 training.CSVLog(os.path.join(folder, "history.csv")),
                 training.Checkpoint(checkpoint, every=max(1, chosen["epochs"] // 10), extra=source.extra),
-                tn.resources.Monitor(os.path.join(folder, "monitor.jsonl")),
+                # norms of gradients take memory that no budget knows of
+                tn.resources.Monitor(os.path.join(folder, "monitor.jsonl"), gradients=budgets.memory is None),
                 tn.resources.Record(folder, limits=False),  # the report measures them
                 *budgets.callbacks,
             ],

@@ -61,11 +61,9 @@ class WorkModel:
     The numbers to multiply with are those of ``Program.cost``. The default for flops is 50 to 200 pJ: thermal design
     power over peak at the base clock (EPYC 9654: 360 W for 96 cores x 2.4 GHz x 32 flops, 49 pJ), and four times that,
     since nothing runs at the peak throughout. For bytes it is 1.25 to 160 pJ: M. Horowitz, "Computing's energy
-    problem", ISSCC 2014, gives 10 pJ for 8 bytes from a cache of 8 KB and 1.3 nJ for 8 bytes from DRAM, and it is not
-    counted where a byte lies. Of small networks most energy goes into neither, so that this is too low for them.
-
-    Raises:
-        ArgumentError: a range that is none.
+    problem", ISSCC 2014, gives 10 pJ for 8 bytes from a cache of 8 KB and 1.3 to 2.6 nJ for 8 bytes from DRAM, of
+    which the lesser is taken for the memory of today; where a byte lies is not counted. Of small networks most energy
+    goes into neither, so that this is too low for them.
     """
 
     by_work = True

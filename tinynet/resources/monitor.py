@@ -41,12 +41,15 @@ class Monitor(Callback):
     - joules: since the beginning of the run. provenance, energy_note: where they are from, and what an estimate is
       based on, or why there are none (see ``tinynet.meters.energy``).
     - gradient_norm: of all gradients of the last step together, where they exist at the sample: in eager steps, and
-      with ``fit(watch=...)``. A program uses each gradient up in its update as soon as it has made it.
+      with ``fit(watch=...)``. A program uses each gradient up in its update as soon as it has made it; with
+      ``gradients`` they are made once more, with the parameters after the update.
 
     Args:
         path: a file that gets each sample as a line of JSON, for the report: ``monitor.jsonl`` in the run's folder. A
             resumed run goes on with it; otherwise one that is there is replaced.
         every: seconds between samples.
+        gradients: make the gradients of the last batch once more for a sample, where they do not exist; it takes about
+            as long as a step, and memory of its own (see ``Run.gradient_norm``).
         meter: counts energy; by default that of the machine, for the model's backend, or its model.
         clock: seconds that go on evenly.
         most: samples that are kept in ``samples``; older ones are in the file alone.
@@ -61,14 +64,14 @@ class Monitor(Callback):
     """
 
     def __init__(
-        self, path: str | os.PathLike | None = None, every: float = 0.5, *, meter: Meter | None = None,
-        clock: Callable[[], float] = time.perf_counter, most: int = _MOST,
+        self, path: str | os.PathLike | None = None, every: float = 0.5, *, gradients: bool = False,
+        meter: Meter | None = None, clock: Callable[[], float] = time.perf_counter, most: int = _MOST,
     ):  # fmt: skip
         if not (every > 0 and most >= 1):
             raise ArgumentError(
                 "Monitor", expected="every above 0 and most of at least 1", got=f"every={every!r}, most={most!r}"
             )
-        self.path, self.every = path, every
+        self.path, self.every, self.gradients = path, every, gradients
         self._given, self._clock = meter, clock
         self.samples: collections.deque[dict] = collections.deque(maxlen=most)
         self._file = None
@@ -128,12 +131,27 @@ class Monitor(Callback):
             "samples_per_second": self._trained / seconds if seconds > 0 else None,
             "resident_bytes": memory.resident(), "arena_bytes": _arena_bytes(run),
             "cpu": (busy - self._busy) / seconds if seconds > 0 else None, "gpu": self._gpu(),
-            **_described(energy), "gradient_norm": _norm(run),
+            **_described(energy), "gradient_norm": self._norm(run),
         }  # fmt: skip
         self.samples.append(sample)
         if self._file is not None:
             self._file.write(f"{json.dumps(sample)}\n")
         self._step, self._busy, self._last = run.step, busy, now
+
+
+    def _norm(self, run: Run) -> float | None:
+        """The joint norm of the gradients that are there, or are made for it."""
+        if run.watch is not None:
+            gradients = run.watch.gradients()
+        elif run.captured is None:
+            gradients = [p.grad for p in run.optimizer.params if p.grad is not None]
+        else:
+            return _finite(run.gradient_norm()) if self.gradients else None
+        if not gradients:
+            return None
+        with no_grad():
+            squares = [ops.sum(ops.square(each.astype("float64"))).item() for each in gradients]
+        return _finite(math.sqrt(sum(squares)))
 
 
 def _finite(number: float) -> float | None:
@@ -151,21 +169,6 @@ def _arena_bytes(run: Run) -> int | None:
     except CaptureError:  # the budget was changed, or what the step can reach, and no step was made since
         return None
     return None if program is None else program.plan.peak_bytes
-
-
-def _norm(run: Run) -> float | None:
-    """The joint norm of the gradients that are there."""
-    if run.watch is not None:
-        gradients = run.watch.gradients()
-    elif run.captured is None:
-        gradients = [p.grad for p in run.optimizer.params if p.grad is not None]
-    else:
-        return None
-    if not gradients:
-        return None
-    with no_grad():
-        squares = [ops.sum(ops.square(each.astype("float64"))).item() for each in gradients]
-    return _finite(math.sqrt(sum(squares)))
 
 
 def _utilization() -> float | None:

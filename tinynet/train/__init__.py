@@ -4,6 +4,7 @@ loop          fit
 evaluating    evaluate, predict
 step          the training step, eagerly and as a program, and losses and optimizers by name
 watching      the step of fit(watch=...): NaN and infinity, found before the update and traced to where they are from
+norms         the joint norm of a step's gradients, for who looks on
 planning      plan: what a step will take, before there is memory for it
 run           Run: a training under way, and how it is taken up again
 callbacks     Progress, EarlyStopping, Checkpoint, CSVLog

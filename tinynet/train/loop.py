@@ -25,6 +25,7 @@ from .budgets import Budget
 from .callbacks import Callback
 from .evaluating import as_dataset, evaluation, onto
 from .history import History
+from .norms import GradientNorm
 from .run import Run, Totals
 from .step import as_program, can_capture, named_loss, named_optimizer, training_step
 from .watching import WatchedStep
@@ -142,6 +143,7 @@ def fit(
     else:
         step = run.watch = WatchedStep(watch, model, loss_function, optimizer, penalty, clip_norm)
     step = _on_batches(step, model, capture, memory)
+    run.norm_of = _on_batches(GradientNorm(model, loss_function, optimizer, penalty), model, capture, None)
     run.program_of, run.captured = getattr(step, "program", None), getattr(step, "captured", None)
     if resume is not None:
         run.resume(resume)

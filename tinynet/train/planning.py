@@ -174,7 +174,7 @@ def plan(
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ArgumentError("plan", expected="a batch_size of at least 1", got=repr(batch_size))
     budget = None if memory is None else as_bytes(memory, "plan, memory")
-    shape = tuple(input_shape) if input_shape is not None else _input_shape(model)
+    shape = tuple(input_shape) if input_shape is not None else input_shape_of(model, "plan")
     with abstract():
         optimizer = named_optimizer(optimizer, model)
     step = training_step(model, named_loss(loss), optimizer, penalty, clip_norm)
@@ -231,13 +231,18 @@ class _Planner:
         return Tensor(Shadow(*spec), self.backend, spec)
 
 
-def _input_shape(model: Module) -> tuple[int, ...]:
+def input_shape_of(model: Module, where: str) -> tuple[int, ...]:
+    """The shape of one sample, as the model's first layer says it.
+
+    Raises:
+        ArgumentError: it says none; ``where`` is for the message.
+    """
     for _, module in model.named_modules():
         if isinstance(module, Dense):
             return (module.in_features,)
         if isinstance(module, LayerNorm):
             return (module.features,)
     raise ArgumentError(
-        "plan", expected="an input_shape for a model whose first layer does not say it", got="None",
+        where, expected="an input_shape for a model whose first layer does not say it", got="None",
         mend="pass input_shape=(features,)",
     )  # fmt: skip

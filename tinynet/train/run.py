@@ -42,6 +42,7 @@ class Run:
             step, which is two, it is the one of the gradients.
         captured: what makes these programs; None where steps run eagerly.
         watch: the ``WatchedStep`` of ``fit(watch=...)``, or None.
+        norm_of: see ``gradient_norm``; of the arrays of a batch.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Run:
         self.program_of: Callable[[np.ndarray, np.ndarray], Program] | None = None
         self.captured: StepProgram | None = None
         self.watch: WatchedStep | None = None
+        self.norm_of: Callable[[np.ndarray, np.ndarray], Tensor] | None = None
         self.validate: Callable[[], dict[str, float]] | None = None
         self.stopping: str | None = None
         self.budget: Budget | None = None
@@ -125,6 +127,13 @@ class Run:
             return programs.workspace(specs, first.backend, memory)
         finally:
             self.model.train(training)
+
+    def gradient_norm(self) -> float | None:
+        """The joint norm of the gradients of the last batch, with the parameters as they are now; None before a first.
+
+        It takes about as long as a step, and memory of its own, outside of ``memory``. Nothing is changed.
+        """
+        return None if self.batch is None or self.norm_of is None else self.norm_of(*self.batch).item()
 
     def _programs(self, what: str) -> StepProgram:
         if self.captured is None:

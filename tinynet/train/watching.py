@@ -62,7 +62,7 @@ class WatchedStep:
         self.causes: list[NonFiniteError] = []
         self._model, self._optimizer = model, optimizer
         self._differentiate = gradients_of_step(model, loss_function, optimizer, penalty, clip_norm)
-        self._counters = _dropouts(model, optimizer)
+        self._counters = dropouts(model, optimizer)
         self._gradients: Callable = _judged(self._differentiate, optimizer, self._counters)
         self._kept: list[Tensor] | None = None
         self._updates: dict[tuple[bool, ...], Callable] = {}
@@ -167,7 +167,7 @@ def _alike(cause: NonFiniteError, other: NonFiniteError) -> bool:
 # ---- the two parts of a step ----
 
 
-def _dropouts(model: Module, optimizer: Optimizer) -> list[tuple[Dropout, Tensor]]:
+def dropouts(model: Module, optimizer: Optimizer) -> list[tuple[Dropout, Tensor]]:
     """Each layer that counts its calls, and room for the count before a step."""
     backend, found = optimizer.params[0].backend, []
     for _, module in model.named_modules():

@@ -24,7 +24,7 @@ from tinynet.meters.units import as_seconds, show_seconds
 from tinynet.nn import Module
 from tinynet.ops.spec import as_shape
 from tinynet.tensor import Tensor
-from tinynet.train.planning import _input_shape
+from tinynet.train.planning import input_shape_of
 
 from .batcher import QUEUE, Batcher, Request
 from .forecast import Forecast
@@ -79,7 +79,7 @@ def serve(
     if not isinstance(model, Module):
         raise ArgumentError("serve", expected="a tn.nn.Module", got=type(model).__name__)
     allowed = int(as_seconds(deadline, "serve, deadline") * 1e9)
-    shape = as_shape("serve", input_shape) if input_shape is not None else _first_shape(model)
+    shape = as_shape("serve", input_shape) if input_shape is not None else input_shape_of(model, "serve")
     first = next(iter(model.parameters()), None)
     kind = as_dtype(dtype if dtype is not None else first.dtype if first is not None else "float32")
     programs = Programs(model, shape, kind, int(batch), executor)
@@ -90,13 +90,6 @@ def serve(
             got=show_seconds(allowed / 1e9), mend="allow more time, or serve a smaller model",
         )  # fmt: skip
     return Server(programs, shape, kind, int(batch), allowed, int(queue))
-
-
-def _first_shape(model: Module) -> tuple[int, ...]:
-    try:
-        return _input_shape(model)
-    except ArgumentError as error:
-        raise ArgumentError("serve", expected=error.expected, got=error.got, mend=error.mend) from None
 
 
 class Statistics(NamedTuple):
