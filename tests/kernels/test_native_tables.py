@@ -202,8 +202,12 @@ def test_ctrl_c_between_the_start_of_a_table_and_its_end_leaves_no_worker_behind
 
     time.sleep(0.05)  # the worker falls asleep
     monkeypatch.setattr(pool._Pool, "wake", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run(linked)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores Ctrl-C
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(linked)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert left == [0]
     for factor in (2, 3, 4):  # a worker that is one table behind would compute this with what was there before
         a, out = np.eye(300, dtype="float32") * factor, np.zeros((300, 300), "float32")
