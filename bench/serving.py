@@ -99,7 +99,7 @@ class Caller:
         due = start
         while True:
             due += self.rng.exponential(gap)
-            if due > until:
+            if due > until or time.perf_counter() > until:  # what it came too late for is not offered
                 return
             wait = due - time.perf_counter()
             if wait > 0:

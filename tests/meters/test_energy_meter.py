@@ -201,6 +201,7 @@ def test_a_meter_that_was_not_started_has_nothing_to_say(meter):
 def test_a_start_begins_at_nothing_again(tree, meter, clock):
     meter.start()
     tree["intel-rapl:0"], clock.now = 4_000_000, 1.0
+    meter.stop()
     meter.start()
     assert meter.read().joules == 0
     tree["intel-rapl:0"], clock.now = 5_000_000, 2.0
@@ -359,3 +360,12 @@ def test_the_machine_as_it_is():
         assert used.why and used.provenance in ("unavailable", "incomplete")
     else:
         assert used.provenance == "measured" and used.joules >= 0 and used.parts
+
+
+def test_a_meter_in_use_is_refused_to_others_and_goes_on_counting(tmp_path):
+    meter = Meter(root=tmp_path).start()
+    with pytest.raises(ArgumentError, match=r"nobody else counts with.*in use"):
+        meter.start()
+    assert meter.read().seconds >= 0
+    meter.stop()
+    assert meter.start().read().seconds >= 0

@@ -99,13 +99,13 @@ class AtSteps(Callback):
         self.found.append(run.gradient_norm())
         x, y = map(tn.tensor, run.batch)
         params = run.model.parameters()
-        before = [p.grad for p in params]
+        before = [p._grad for p in params]
         run.model.eval()  # without dropout, by hand and then by the run
         run.optimizer.zero_grad()
         tn.losses.cross_entropy(run.model(x), y).backward()
         self.right.append(math.sqrt(sum(float((p.grad.numpy() ** 2).sum()) for p in params)))
         for p, grad in zip(params, before):
-            p.grad = grad
+            p._grad = grad
         run.model.train()
 
 
@@ -154,3 +154,43 @@ def test_samples_in_memory_are_bounded(tmp_path):
 def test_numbers_out_of_range_are_refused(options):
     with pytest.raises(ArgumentError, match="Monitor: expected every above 0 and most of at least 1"):
         Monitor(**options)
+
+
+def test_the_file_of_another_run_stays_until_this_one_has_begun(tmp_path):
+    path = tmp_path / "monitor.jsonl"
+    path.write_text("of another run\n")
+
+    class Refuses(Callback):
+        def on_begin(self, run):
+            raise ArgumentError("Refuses", expected="a", got="b")
+
+    with pytest.raises(ArgumentError):
+        train(Clock(), Monitor(path), more=[Refuses()])
+    assert path.read_text() == "of another run\n"
+    with pytest.raises(ArgumentError, match="a path in a folder that exists"):
+        train(Clock(), Monitor(tmp_path / "none" / "monitor.jsonl"))
+
+
+def test_a_line_that_was_cut_short_goes_when_the_run_goes_on(tmp_path):
+    from tinynet.resources.lines import open_lines
+
+    path = tmp_path / "lines"
+    for before, kept in (("", ""), ("a\n", "a\n"), ("a\nb", "a\n"), ("b", "")):
+        path.write_text(before)
+        with open_lines(path) as file:
+            file.write("c\n")
+        assert path.read_text() == f"{kept}c\n"
+
+
+def test_a_monitor_of_ones_own_has_its_steps(tmp_path):
+    class Counts(Monitor):
+        steps = 0
+
+        def on_step(self, run):
+            self.steps += 1
+            super().on_step(run)
+
+    clock = Clock()
+    monitor = Counts(every=0.35, clock=clock)
+    train(clock, monitor)
+    assert monitor.steps == 10 and len(monitor.samples) == 3

@@ -156,3 +156,12 @@ def test_limits_that_were_left_out_are_measured_later_on_the_same_processor(tmp_
     assert not complete(tmp_path, QUICK), "once is enough"
     (tmp_path / "instructions.json").write_text("[]")
     assert not complete(tmp_path, QUICK) and not complete(tmp_path / "none", QUICK)
+
+
+def test_the_record_of_another_run_does_not_stay(tmp_path):
+    fit(Record(tmp_path, QUICK, limits=False))
+    fit(Record(tmp_path, QUICK, limits=False), capture=False)  # has no program
+    assert not (tmp_path / "plan.json").exists() and not (tmp_path / "instructions.json").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArgumentError, match="a path where one can be made"):
+        fit(Record(tmp_path / "file"))

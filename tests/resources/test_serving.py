@@ -296,3 +296,17 @@ def test_the_load_test_sees_wrong_answers_and_lost_ones():
     assert wrong.wrong == wrong.accepted == wrong.offered > 0
     failed = bench.drive(lambda sample: 1 / 0, x, x, 0.1, 2)
     assert failed.failed == 2
+
+
+@pytest.mark.parametrize("error", [SystemExit, GeneratorExit, ValueError])
+def test_what_a_callback_of_a_future_raises_ends_nobody_elses_answers(error):
+    def fails(_):
+        raise error
+
+    with tn.serve(tn.nn.Dense(4, 2), batch=4, deadline="10s") as server:
+        for _ in range(3):
+            future = server.submit(np.ones(4, "float32"))
+            future.add_done_callback(fails)
+            assert future.result(10).shape == (2,)
+        assert server(np.ones(4, "float32")).shape == (2,)
+    assert server.stats().accepted == 4

@@ -243,3 +243,52 @@ def test_progress_into_a_file_writes_a_line_now_and_then(monkeypatch, capsys):
     fit([Progress(every=0)], epochs=40)
     lines = capsys.readouterr().err.splitlines()
     assert 9 <= len(lines) <= 12 and lines[-1].startswith("epoch 40/40  step 120/120")
+
+
+class Ends(Callback):
+    def __init__(self, at: str | None = None):
+        self.at, self.begun, self.ended = at, 0, 0
+
+    def on_begin(self, run):
+        self.begun += 1
+        if self.at == "begin":
+            raise ValueError("at the beginning")
+
+    def on_end(self, run):
+        self.ended += 1
+        if self.at == "end":
+            raise ValueError("at the end")
+
+
+def tiny(*callbacks):
+    x = np.ones((8, 2), "float32")
+    return tn.fit(tn.nn.Dense(2, 1), (x, x[:, :1]), loss="mse", optimizer="gd", epochs=2, callbacks=callbacks)
+
+
+def test_every_callback_comes_to_its_end_though_one_fails_at_it(tmp_path):
+    fails, path = Ends("end"), tmp_path / "run.safetensors"
+    last = Ends()
+    with pytest.raises(ValueError, match="at the end"):
+        tiny(fails, Checkpoint(path, every=100), last)
+    assert path.exists() and fails.ended == last.ended == 1
+
+
+def test_those_that_began_come_to_their_end_though_another_cannot_begin(tmp_path):
+    first, path = Ends(), tmp_path / "run.safetensors"
+    path.write_bytes(b"of another run")
+    with pytest.raises(ValueError, match="at the beginning"):
+        tiny(first, Checkpoint(path), Ends("begin"), last := Ends())
+    assert (first.begun, first.ended, last.begun, last.ended) == (1, 1, 0, 0)
+    assert path.read_bytes() == b"of another run", "nothing was trained that could take its place"
+
+
+def test_a_column_that_comes_later_is_logged_too(tmp_path):
+    class Adds(Callback):
+        def on_epoch(self, run):
+            if run.epoch == 2:
+                run.history[-1]["late"] = 7
+
+    tiny(Adds(), CSVLog(tmp_path / "log.csv"))
+    with open(tmp_path / "log.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["late"] for row in rows] == ["", "7"] and [row["epoch"] for row in rows] == ["1", "2"]

@@ -54,8 +54,11 @@ class Budgets:
         self._planned = plan.workspace_bytes
         took = f"{plan.workspace_bytes / 2**20:,.2f} MiB beyond parameters, moments and the batch"
         lines = [f"a step of {batch:,} takes {took}", *plan.notes]
-        if self._meter is not None and (begin := self._meter.start().read()).provenance == MODELLED:
-            lines.append(f"energy is estimated here, from {begin.why}")
+        if self._meter is not None:
+            begin = self._meter.start().read()
+            self._meter.stop()
+            if begin.provenance == MODELLED:
+                lines.append(f"energy is estimated here, from {begin.why}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict:

@@ -86,6 +86,7 @@ class _File:
 
     def __init__(self, path: str):
         self.path, self.lock = path, threading.Lock()
+        self.absolute = os.path.abspath(path)  # for another process, which may be in another folder
         try:
             with open(path, "rb") as file:
                 self.shape, fortran, self.dtype = _header(file)
@@ -248,7 +249,7 @@ class StoredArray:
         return self.read(0, len(self)).astype(self.dtype if dtype is None else dtype, copy=False)
 
     def __reduce__(self):
-        return _reopened, (self.path, self._first, self._first + len(self))
+        return _reopened, (self._file.absolute, self._first, self._first + len(self))
 
     def __repr__(self) -> str:
         return f"StoredArray({self.path!r}, shape {self.shape}, {self.dtype})"

@@ -124,7 +124,8 @@ def _write_rows(folder: str, chunks: Iterator[Dataset]) -> int:
         if not rows:
             raise ArgumentError("store", expected="at least one row", got="none", mend="check where chunks come from")
         for name, (shape, dtype) in first.items():
-            files[name].seek(0)
+            with _writing(files[name].name):
+                files[name].seek(0)
             _write_header(files[name], (rows, *shape), dtype)
     return rows
 
@@ -147,7 +148,8 @@ def _check(where: str, name: str, array, shape: tuple[int, ...], dtype: np.dtype
 def _write_header(file, shape: tuple[int, ...], dtype: np.dtype) -> None:
     # NumPy leaves room for the first length to grow, so that a header written again is as long as before.
     described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, described)
+    with _writing(file.name):
+        np.lib.format.write_array_header_1_0(file, described)
 
 
 def _write(file, array) -> None:
@@ -162,11 +164,26 @@ def _write(file, array) -> None:
 @contextlib.contextmanager
 def _durable(path: str) -> Iterator[BinaryIO]:
     """A new file, which is on disk when it is closed."""
-    with open(path, "xb") as file:
+    with _writing(path):
+        opened = open(path, "xb")  # noqa: SIM115
+    with _closing(opened) as file:
         yield file
         with _writing(path):
             file.flush()
             os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _closing(file: BinaryIO) -> Iterator[BinaryIO]:
+    """Closes a file, which may write what is left in its buffer."""
+    try:
+        yield file
+    except BaseException:
+        with contextlib.suppress(OSError):
+            file.close()
+        raise
+    with _writing(file.name):
+        file.close()
 
 
 @contextlib.contextmanager

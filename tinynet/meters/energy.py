@@ -121,13 +121,22 @@ class Meter:
     ):  # fmt: skip
         self.root, self.model, self.gpus = Path(root), model, gpus or nvml is not None
         self._nvml, self._clock, self._processor_seconds = nvml, clock, processor_seconds
-        self._lock, self._stop, self._began = threading.RLock(), None, None
+        self._lock, self._stop, self._began, self._in_use = threading.RLock(), None, None, False
         self._flops = self._bytes = self._told = 0
 
     def start(self) -> Meter:
-        """Begins to count, at 0, and returns the meter."""
-        self.stop()
+        """Begins to count, at 0, and returns the meter.
+
+        Raises:
+            ArgumentError: somebody else has started it, and not stopped it yet: that count would be lost.
+        """
         with self._lock:
+            if self._in_use:
+                raise ArgumentError(
+                    "Meter.start", expected="a meter that nobody else counts with", got="one that is in use",
+                    mend="give each its own Meter, or stop() this one first",
+                )  # fmt: skip
+            self._in_use = True
             self._began, self._busy = self._clock(), self._processor_seconds()
             self._flops = self._bytes = self._told = 0
             zones = rapl.counted(rapl.zones(self.root))
@@ -142,6 +151,7 @@ class Meter:
 
     def stop(self) -> None:
         """Ends the thread. ``read`` still works, within the time in which a counter cannot go round twice."""
+        self._in_use = False
         if self._stop is not None:
             self._stop.set()
             self._stop = None

@@ -1,4 +1,4 @@
-"""What a running job has to work with: the machine, the libraries beside it, and what slows them down.
+"""What manages a running job: its batches, rates, memory, energy and answers; and the machine that it has to work with.
 
     facts       how facts are gathered: probes, one guard around them, and "unknown" as an answer
     machine     the machine as the system describes it: processor, caches, limits, memory, energy counters
@@ -16,7 +16,7 @@
     report      write_report: a run, or two side by side, as one HTML page
     serving     serve: a model that answers requests of many threads within a deadline
 
-``python -m tinynet doctor`` prints all of it. Nothing here changes anything, and nothing here is needed to train.
+Nothing here is needed to train. ``python -m tinynet doctor`` prints what the machine and its software are like.
 """
 
 from . import batches

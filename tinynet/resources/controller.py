@@ -20,6 +20,8 @@ from tinynet.meters.groups import ROOT
 from tinynet.meters.units import as_bytes, show_bytes
 from tinynet.train import Callback, Run
 
+from .lines import check_folder, open_lines
+
 _PART_KEPT_FREE = 0.05
 _SETTLED = 5  # looks after a change before the next one: what was freed has to show itself first
 _STALLED, _CALM = 10.0, 1.0  # percent of the time in which all threads waited for memory, and in which some did
@@ -88,12 +90,14 @@ class Controller(Callback):
     def on_begin(self, run):
         self.decisions.clear()
         self._changes: list[_Change] = []
-        self._calm, self._roomy_since, self._exhausted = self._calm_at_first, None, False
+        self._calm, self._roomy_since = self._calm_at_first, None
+        self._exhausted: object = None  # the batch size at which nothing more can be done
         self._refused: dict[object, int] = {}  # batch size -> the largest budget known to have no plan
         self._grown_at = self._settled_at = None
         self._due = self._clock() + self.every
+        check_folder("Controller", self.path)
         if self.path is not None and not run.step:
-            Path(self.path).write_text("", encoding="utf-8")
+            Path(self.path).unlink(missing_ok=True)
 
     def on_step(self, run):
         if self._clock() >= self._due:
@@ -110,7 +114,7 @@ class Controller(Callback):
         stalled = pressure is not None and pressure.full_avg10 > _STALLED
         if available < reserve or stalled:
             self._roomy_since = None
-            if not self._exhausted and (self._settled_at is None or now >= self._settled_at):
+            if self._exhausted != run.loader.batch_size and (self._settled_at is None or now >= self._settled_at):
                 why = f"{show_bytes(available)} available, {show_bytes(reserve)} to be kept free"
                 if stalled:
                     why += f"; all threads waited for memory in {pressure.full_avg10:g} % of 10 s"
@@ -144,7 +148,7 @@ class Controller(Callback):
             least = "left alone" if self.least_batch is None else f"at least {self.least_batch}"
             limits = f"budgets from {show_bytes(self.floor)} on, batch size {least}"
             self._log(run, MEMORY, run.memory, run.memory, f"{why}; no smaller step is possible ({limits})")
-            self._exhausted = True
+            self._exhausted = run.loader.batch_size
             return
         self._changes.append(change)
         self._apply(run, now, change.what, change.before, change.after, f"{why}; {_saving(change)}")
@@ -183,7 +187,9 @@ class Controller(Callback):
 
     def _grow(self, run: Run, now: float, why: str) -> None:
         change = self._changes.pop()
-        self._exhausted, self._grown_at = False, now
+        if change.what == BATCH_SIZE and change.after != run.loader.batch_size:
+            return  # somebody else has set another one since
+        self._exhausted, self._grown_at = None, now
         self._apply(run, now, change.what, change.after, change.before, f"{why}, enough to take the last change back")
 
     def _apply(self, run: Run, now: float, what: str, before: int | None, after: int | None, reason: str) -> None:
@@ -201,7 +207,7 @@ class Controller(Callback):
         }  # fmt: skip
         self.decisions.append(decision)
         if self.path is not None:
-            with open(self.path, "a", encoding="utf-8") as file:
+            with open_lines(self.path) as file:
                 file.write(f"{json.dumps(decision)}\n")
 
 

@@ -12,6 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from tinynet import ops
 from tinynet.autograd import no_grad
@@ -22,6 +23,7 @@ from tinynet.meters.energy import Energy, Meter
 from tinynet.train import Callback, Run
 from tinynet.train.budgets import Work
 
+from .lines import check_folder, open_lines
 from .metering import machine_meter
 
 _MOST = 10_000  # samples that are kept
@@ -41,8 +43,8 @@ class Monitor(Callback):
     - joules: since the beginning of the run. provenance, energy_note: where they are from, and what an estimate is
       based on, or why there are none (see ``tinynet.meters.energy``).
     - gradient_norm: of all gradients of the last step together, where they exist at the sample: in eager steps, and
-      with ``fit(watch=...)``. A program uses each gradient up in its update as soon as it has made it; with
-      ``gradients`` they are made once more, with the parameters after the update.
+      with ``fit(watch=...)``, after clipping. A program uses each gradient up in its update as soon as it has made
+      it; with ``gradients`` they are made once more, before clipping and with the parameters after the update.
 
     Args:
         path: a file that gets each sample as a line of JSON, for the report: ``monitor.jsonl`` in the run's folder. A
@@ -77,6 +79,7 @@ class Monitor(Callback):
         self._file = None
 
     def on_begin(self, run):
+        check_folder("Monitor", self.path)
         self.samples.clear()
         first = next(iter(run.model.parameters()), None)
         backend = None if first is None else first.backend
@@ -84,11 +87,15 @@ class Monitor(Callback):
         self._meter = (machine_meter(backend) if self._given is None else self._given).start()
         self._work = Work(self._meter)
         self._told = self._meter.model is not None and self._meter.model.by_work
-        if self.path is not None:
-            self._file = open(self.path, "a" if run.step else "w", encoding="utf-8", buffering=1)  # noqa: SIM115
+        self._goes_on = run.step > 0
         self._trained, self._step = 0, run.step
         self._last, self._busy = self._clock(), processor.seconds()
-        self.on_step = self._counting(self._last + self.every)
+        self._count = self._counting(self._last + self.every)
+        if type(self) is Monitor:  # a method more would double what a step costs
+            self.on_step = self._count
+
+    def on_step(self, run):
+        self._count(run)
 
     def _counting(self, due: float) -> Callable[[Run], None]:
         """``on_step``, as a function whose counts are variables of its own, which is faster than attributes."""
@@ -134,7 +141,11 @@ class Monitor(Callback):
             **_described(energy), "gradient_norm": self._norm(run),
         }  # fmt: skip
         self.samples.append(sample)
-        if self._file is not None:
+        if self.path is not None:
+            if self._file is None:  # now that a run has begun, the file of another one may go
+                if not self._goes_on:
+                    Path(self.path).unlink(missing_ok=True)
+                self._file = open_lines(self.path)
             self._file.write(f"{json.dumps(sample)}\n")
         self._step, self._busy, self._last = run.step, busy, now
 

@@ -51,10 +51,17 @@ class Record(Callback):
         self.folder, self.seconds, self.limits = Path(folder), seconds, limits
 
     def on_begin(self, run):
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ArgumentError(
+                "Record", expected="a folder, or a path where one can be made", got=f"a file, {self.folder}"
+            )
         self._rows, self._batch = 0, None
         self._started, self._resident = time.time(), memory.resident()
 
     def on_step(self, run):
+        if self._rows == 0 and run.step == 1:  # what is there is of another run
+            for name in ("plan.json", "instructions.json"):
+                (self.folder / name).unlink(missing_ok=True)
         if len(run.batch[0]) > self._rows:
             self._rows, self._batch = len(run.batch[0]), run.batch
 

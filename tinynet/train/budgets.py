@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tinynet.backend import CuPyBackend
-from tinynet.errors import ArgumentError
+from tinynet.errors import ArgumentError, CaptureError
 from tinynet.meters.energy import MODELLED, Energy, Meter
 from tinynet.meters.models import ProcessorModel
 from tinynet.meters.units import as_joules, as_seconds, show_joules, show_seconds
@@ -51,10 +51,13 @@ class Work:
         """The step that was just done."""
         if not self._wanted or run.program_of is None:
             return
-        shape = run.batch[0].shape
-        if shape not in self._costs:
-            self._costs[shape] = run.program.cost
-        self._meter.work(*self._costs[shape])
+        key = run.batch[0].shape, run.memory
+        if key not in self._costs:
+            try:
+                self._costs[key] = run.program.cost
+            except CaptureError:  # the budget was changed after this step: its program is no more
+                return
+        self._meter.work(*self._costs[key])
 
 
 class Budget(Callback):

@@ -167,7 +167,7 @@ class Checkpoint(Callback):
         self._watch = EarlyStopping(monitor, mode=mode) if monitor else None
 
     def on_begin(self, run):
-        self._written = None
+        self._written = run.step  # before the first step there is nothing that a file should be overwritten with
         if self._watch:
             self._watch.on_begin(run)
 
@@ -188,7 +188,8 @@ class Checkpoint(Callback):
 class CSVLog(Callback):
     """Appends each epoch's row to a CSV file, which can be read while training goes on.
 
-    A file that is there is replaced; a resumed run begins it with the epochs before.
+    A file that is there is replaced; a resumed run begins it with the epochs before. It is written anew when an epoch
+    brings a column that none before it had.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -198,11 +199,11 @@ class CSVLog(Callback):
         self._columns = None
 
     def on_epoch(self, run):
-        first = self._columns is None
+        first = self._columns is None or not run.history[-1].keys() <= set(self._columns)
         if first:
             self._columns = run.history.columns
         with open(self.path, "w" if first else "a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._columns, extrasaction="ignore")
+            writer = csv.DictWriter(file, self._columns)
             if first:
                 writer.writeheader()
             writer.writerows(run.history.rows if first else run.history.rows[-1:])

@@ -153,21 +153,33 @@ def fit(
     callbacks = [*callbacks, *budget]
     was_training = model.training
     model.train()
-    begun = False
+    begun: list[Callback] = []
     try:
         with _Interrupt(run):
             for callback in callbacks:
                 callback.on_begin(run)
-            begun = True
+                begun.append(callback)
             while run.epoch < run.epochs and run.stopping is None:
                 _epoch(run, step, valid, callbacks)
     finally:
         model.train(was_training)
         run.history.stopped = run.stopping
-        if begun:
-            for callback in callbacks:
-                callback.on_end(run)
+        _end(run, begun)
     return run.history
+
+
+def _end(run: Run, callbacks: list[Callback]) -> None:
+    """Tells all of them that it is over, also where one of them fails at that; the first error is raised then."""
+    errors = []
+    for callback in callbacks:
+        try:
+            callback.on_end(run)
+        except BaseException as error:
+            errors.append(error)
+    if errors:
+        for other in errors[1:]:
+            errors[0].add_note(f"and then {other!r}")
+        raise errors[0]
 
 
 def _on_batches(step, model: Module, capture: bool, memory):
@@ -245,7 +257,9 @@ def _epoch(run: Run, step, valid, callbacks) -> None:
             callback.on_validation(run)
         row |= {f"valid_{name}": value for name, value in valid().items()}
     run.history.rows.append(row)
-    if not math.isfinite(row["loss"]):
+    if not samples:
+        run.stop(f"all {skipped} steps of epoch {run.epoch} were skipped")
+    elif not math.isfinite(row["loss"]):
         run.stop(f"the loss is {row['loss']} in epoch {run.epoch}")
     for callback in callbacks:
         callback.on_epoch(run)

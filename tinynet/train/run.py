@@ -133,7 +133,15 @@ class Run:
 
         It takes about as long as a step, and memory of its own, outside of ``memory``. Nothing is changed.
         """
-        return None if self.batch is None or self.norm_of is None else self.norm_of(*self.batch).item()
+        if self.batch is None or self.norm_of is None:
+            return None
+        params = self.optimizer.params
+        kept = [p._grad for p in params]
+        try:
+            return self.norm_of(*self.batch).item()
+        finally:
+            for p, grad in zip(params, kept):
+                p._grad = grad
 
     def _programs(self, what: str) -> StepProgram:
         if self.captured is None:

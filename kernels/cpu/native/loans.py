@@ -41,7 +41,7 @@ class Loan:
         """``array``, of the slot's shape and dtype, has to live, and to stay as it is, until the tables have run."""
         flags = array.flags
         if flags.c_contiguous and flags.aligned:
-            self._point(array.__array_interface__["data"][0])
+            self._point(array.ctypes.data)  # the other way to it wears out the interpreter's table of names
         else:
             self.copy(array)
 

@@ -103,11 +103,14 @@ def _even(count: int, most: int, unit: int = 1) -> int:
 
 @functools.cache
 def blocks(
-    m: int, k: int, n: int, size: int, width: int, a_transposed: bool, b_packed: bool | None, turn: Turn | None = None
-) -> Blocks:
+    m: int, k: int, n: int, size: int, width: int, a_transposed: bool, b_packed: bool | None, turn: Turn | None = None,
+    row: int | None = None,
+) -> Blocks:  # fmt: skip
     """The cut for these shapes.
 
     Args:
+        row: columns of the B of which these n are a slice. Where rows are a power of two bytes apart, which they often
+            are, a slice has only its part of the sets of a cache; so as many rows are held as if they were whole.
         b_packed: whether B has to be packed for its layout; None to decide by what is faster.
         turn: what a turned product would find; None if it cannot be turned.
     """
@@ -124,8 +127,9 @@ def blocks(
     copy_a = a_transposed and not pack_a and n > panel and m >= copied_rows(size, width)
     depth = DEPTH
     if not pack_b:  # whole rows of B, as many as half the cache holds
-        depth = max(LEAST_DEPTH, min(DEPTH, cache // 2 // (n * size)))
-        depth = DEPTH_SMALL if k * n * size <= cache // 4 else depth
+        whole = (row or n) * size
+        depth = max(LEAST_DEPTH, min(DEPTH, cache // 2 // whole))
+        depth = DEPTH_SMALL if k * whole <= cache // 4 else depth
     kc = _even(k, depth)
     most = max(panel, cache // 2 // (kc * size) // panel * panel)
     nc = panel if pack_b and m <= ROWS_PER_PANEL else _even(n, most, panel)
@@ -166,7 +170,7 @@ def shared(
     threads = min(threads, units[way])
     most = -(-units[way] // threads)
     rows, columns = (m, min(n, most * breadth * lanes)) if way else (min(m, most * height), n)
-    share = blocks(rows, k, columns, size, width, a_transposed, b_packed, turn)
+    share = blocks(rows, k, columns, size, width, a_transposed, b_packed, turn, n)
     if share.b == TURNED:  # a call by itself has all rows, whose lines may be longer than those of the shares together
         alone = turned_bytes(size, width, m, k, n, turn.ready)
         share = share._replace(scratch_bytes=max(share.scratch_bytes, -(-alone // threads)))

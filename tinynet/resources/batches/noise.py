@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 from tinynet import ops
 from tinynet.autograd import no_grad
-from tinynet.data import Dataset, Loader
+from tinynet.data import Loader
 from tinynet.errors import ArgumentError
 from tinynet.nn import Module
 from tinynet.tensor import Tensor, zeros
 from tinynet.train import Callback, Run
-from tinynet.train.evaluating import onto
+from tinynet.train.evaluating import as_dataset, onto
 from tinynet.train.step import as_program, can_capture, named_loss
 
 from .schedules import check_counts, snapped
@@ -132,12 +132,13 @@ class NoiseScale(Callback):
 
 
 def gradient_noise(
-    model: Module, data: Dataset, loss: str | Callable[[Tensor, Tensor], Tensor], *, small: int = 32, batches: int = 16,
+    model: Module, data, loss: str | Callable[[Tensor, Tensor], Tensor], *, small: int = 32, batches: int = 16,
     seed: int = 0, capture: bool = True,
 ) -> GradientNoise:  # fmt: skip
     """One estimate of the gradient noise of a model on data; the model stays as it is, but for gradients, which go.
 
     Args:
+        data: a ``Dataset``, or a pair (x, y).
         loss: as for ``fit``.
         small, batches: samples of a small batch, and how many make up the large one.
         seed: of the choice of samples.
@@ -148,6 +149,7 @@ def gradient_noise(
     """
     check_counts("gradient_noise", small=small)
     check_counts("gradient_noise", 2, batches=batches)
+    data = as_dataset("gradient_noise", data)
     return _Meter(model, named_loss(loss), data, small, batches, capture).measure(seed)
 
 

@@ -58,6 +58,12 @@ class Recipe(NamedTuple):
         if not callable(build):
             raise ArgumentError(where, expected="build, a function of a seed", got=repr(build))
         _known(where, options)
+        for callback in options.get("callbacks", ()):
+            if getattr(callback, "path", None) is not None or getattr(callback, "folder", None) is not None:
+                raise ArgumentError(
+                    where, expected="callbacks that write no file: all runs would write the same one",
+                    got=type(callback).__name__, mend="have build return (model, {'callbacks': [...]}), each its own",
+                )  # fmt: skip
         return cls(where, build, options, get_backend().name)
 
     def train(self, number: int, train: Dataset) -> Trained:

@@ -13,6 +13,7 @@ queue.
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections import deque
@@ -25,6 +26,8 @@ from tinynet.meters.units import show_seconds
 
 from .forecast import Forecast
 from .latency import Latencies
+
+_log = logging.getLogger(__name__)
 
 QUEUE = 256  # requests that may be waiting
 
@@ -59,13 +62,20 @@ class Request:
         self.others = ()
 
     def tell(self) -> None:
-        """Gives the answer to whoever is to have it."""
+        """Gives the answer to whoever is to have it. What a callback of a future raises ends neither the thread that
+        happens to run it nor the answers of others."""
         if self.future is None:
             self.gate.release()
-        elif self.error is not None:
-            self.future.set_exception(self.error)
-        else:
-            self.future.set_result(self.result)
+            return
+        try:
+            if self.error is not None:
+                self.future.set_exception(self.error)
+            else:
+                self.future.set_result(self.result)
+        except (InvalidStateError, KeyboardInterrupt):
+            raise
+        except BaseException:  # futures let pass what is no Exception, such as SystemExit
+            _log.exception("a callback of a future that was submitted to a server ended with an error")
 
 
 class Batcher:

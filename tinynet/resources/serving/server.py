@@ -164,8 +164,9 @@ class Server:
     def submit(self, x) -> Future:
         """As a call, for a caller that does not wait.
 
-        A thread of the server runs what is submitted, and the callbacks of its futures, which must not wait for other
-        answers: a short request takes longer in this way than in a call, by the time in which a thread wakes up.
+        A thread of the server, which lives until ``close``, runs what is submitted, and the callbacks of its futures,
+        which must not wait for other answers: a short request takes longer in this way than in a call, by the time in
+        which a thread wakes up.
 
         Args:
             x: as for a call; it is copied.
