@@ -18,6 +18,7 @@ LEAST_DEPTH = 128
 DEPTH_SMALL = 1024  # where all of B fits a quarter of the second-level cache
 # Packing costs a pass over the operand. It is worth that for B from this many rows of A on, if B leaves the cache ...
 ROWS_WORTH_PACKING = 192
+ROWS_WORTH_PACKING_FAR = 48  # ... or from fewer, if it is several times as large
 # ... and for a transposed A from this many columns of B on, as long as the slab is not large itself.
 COLUMNS_WORTH_PACKING_A = 1024
 LARGEST_SLAB = 8 * 2**20
@@ -121,7 +122,9 @@ def blocks(
         nc = m if m * k * size <= cache // 2 else panel  # or else all rows of C' use a panel before the next is read
         nbytes = turned_bytes(size, width, m, k, n, turn.ready)
         return Blocks(_even(k, depth), nc, IN_PLACE if turn.ready else COPIED, TURNED, nbytes)
-    pack_b = b_packed if b_packed is not None else m >= ROWS_WORTH_PACKING and k * n * size >= cache
+    far = k * n * size >= 4 * cache
+    worth = m >= (ROWS_WORTH_PACKING_FAR if far else ROWS_WORTH_PACKING) and k * n * size >= cache
+    pack_b = worth if b_packed is None else b_packed
     pack_a = a_transposed and n >= COLUMNS_WORTH_PACKING_A and m >= ROWS_WORTH_PACKING
     pack_a = pack_a and m * min(k, DEPTH) * size <= LARGEST_SLAB
     copy_a = a_transposed and not pack_a and n > panel and m >= copied_rows(size, width)
