@@ -116,7 +116,6 @@ def test_what_a_build_returns_is_checked(build, options, words):
 
 def test_members_are_what_can_be_made_by_hand():
     found = ensemble(builds.classifier, FEW, members=2, processes=1, seed=7, loss="cross_entropy", epochs=4)
-    threads = tn.get_num_threads()
     tn.set_num_threads(1)
     try:
         for i, member in enumerate(found.models):
@@ -126,7 +125,7 @@ def test_members_are_what_can_be_made_by_hand():
             for name, value in model.state_dict().items():
                 assert value.tobytes() == member.state_dict()[name].tobytes()
     finally:
-        tn.set_num_threads(threads)
+        tn.set_num_threads(None)
     assert len(found) == len(found.histories) == len(found.workers) == 2 and found.classifies
     each, mean = found.predict_each(TEST.x), found.predict(TEST)
     assert mean.shape == (len(TEST), 10) and mean.sum(axis=-1) == pytest.approx(1, rel=1e-5)
