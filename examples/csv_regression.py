@@ -16,7 +16,7 @@ import numpy as np
 
 import tinynet as tn
 
-ROWS, EPOCHS, MEMORY = 4000, 12, "32 kB"
+ROWS, EPOCHS, MEMORY = 4000, 12, "10 kB"
 TRUE = {"area": 1200.0, "rooms": 9000.0, "age": -800.0}
 
 rng = np.random.default_rng(0)
