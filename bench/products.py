@@ -22,6 +22,7 @@ SLOWER = 1.05  # times the best, from which a product counts as slower
 GAIN, GAIN_FROM = 1.9, 256**3  # of two cores over one, from so many multiply-adds on
 ROUNDS, LEAST_ROUNDS = 11, 3
 LONG = 0.05  # seconds of a call that warms its own caches
+TICK = 0.01  # seconds between two looks of the system at what runs, at most
 
 
 class Shape(NamedTuple):
@@ -182,15 +183,19 @@ def times(calls: dict, flops: int, threads: int, seconds: float) -> dict:
     }
 
 
-def settle(threads: int, longest: float = 0.3) -> None:
-    """Until no thread of this process runs on: those of a pool wait for work for a while before they sleep."""
+def settle(threads: int, longest: float = 0.5) -> None:
+    """Until no thread of this process runs on: those of a pool wait for work for a while before they sleep.
+
+    OpenBLAS's spin for a tenth of a second. Systems add what a thread has run on another core to the process's time
+    once per tick, of which there are a hundred a second at least; a shorter look sees a spinning thread as still.
+    """
     if threads == 1:
         return
     before, until = time.process_time(), time.monotonic() + longest
     while time.monotonic() < until:
-        time.sleep(0.002)
+        time.sleep(2 * TICK)
         now = time.process_time()
-        if now - before < 0.0005:
+        if now - before < 0.001:
             return
         before = now
 

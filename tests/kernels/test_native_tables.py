@@ -140,6 +140,30 @@ def test_a_worker_that_has_fallen_asleep_is_woken(chain, pool):
         time.sleep(0.05)  # far longer than a worker waits for work
 
 
+def test_a_worker_is_woken_on_a_processor_of_its_own_and_is_free_from_then_on(chain, pool, monkeypatch):
+    from tinynet.kernels.cpu.native import layout, processors
+
+    calls, last, expected = chain
+    pool.set_threads(2)
+    linked, _ = kernels.link(calls(), "native")
+    run(linked)
+    worker, words = pool._pool._workers[1].native_id, pool._pool._words
+    asleep, told = layout.worker(1) + layout.ASLEEP, []
+    monkeypatch.setattr(processors, "_here", lambda: 4)
+    monkeypatch.setattr(processors, "_usable", lambda: {4, 6})
+    monkeypatch.setattr(processors, "free", lambda thread, to: told.append((thread, to)))
+    for waited, spread in ((0, []), (1, [(worker, {6}), (worker, {4, 6})])):
+        end = time.monotonic() + 30  # reached by a failure only
+        while not words[asleep] and time.monotonic() < end:
+            time.sleep(0.001)
+        told.clear()
+        monkeypatch.setattr(pool._Pool, "waited", lambda self, waited=waited: waited)
+        last[...] = 0
+        run(linked)
+        np.testing.assert_array_equal(last, expected)
+        assert told == [(worker, {6}), (0, {4, 6}), *spread]
+
+
 def test_who_waits_for_long_at_a_barrier_says_so(chain, pool, monkeypatch):
     from tinynet.kernels.cpu.native import layout
 
@@ -159,7 +183,7 @@ def test_who_waits_for_long_at_a_barrier_says_so(chain, pool, monkeypatch):
         noted.append(until(layout.WAITED))
         wake(self)
 
-    until(layout.WORKERS + layout.LINE + layout.ASLEEP)
+    until(layout.worker(1) + layout.ASLEEP)
     monkeypatch.setattr(pool._Pool, "wake", lambda self: threading.Thread(target=wake_late, args=(self,)).start())
     last[...] = 0
     run(linked)

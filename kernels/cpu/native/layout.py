@@ -13,10 +13,15 @@ LINE = 8
 EPOCH, FINISHED = 0, 1  # how many tables were handed out, and how many of them are done
 WAITED = 2  # set by a thread that has waited at a barrier for so long that it lets others onto its core
 ARRIVED, GENERATION, GIVEN = LINE, 2 * LINE, 3 * LINE
-WORKERS = 4 * LINE  # the line of worker i is i lines further on
+WORKERS = 4 * LINE  # see ``worker``
 SEEN, ASLEEP = 0, 1
+
+
+def worker(index: int) -> int:
+    """Where the line of a worker starts."""
+    return WORKERS + LINE * index
 
 
 def control_words(threads: int) -> int:
     """int64 words of the control block, which is zero at the start and aligned to 64 bytes."""
-    return WORKERS + LINE * threads
+    return worker(threads)

@@ -7,6 +7,7 @@ then made anew for those that are left.
 
 Workers are Python threads that are inside compiled code nearly all the time, without the interpreter's lock: they spin
 for a fraction of a millisecond after a table, because the next one mostly follows at once, and then sleep on an event.
+Each is woken on a processor of its own, and sent to one anew when threads have waited for long (see ``processors``).
 One caller at a time has the pool; another one that comes meanwhile runs its table alone.
 """
 
@@ -18,7 +19,8 @@ import threading
 
 import numpy as np
 
-from . import layout
+from . import layout, processors
+from .processors import affinity
 
 SPINS = 1 << 16  # turns of about 2 ns
 _lock = threading.Lock()  # held by whom the pool belongs to, and by who changes it
@@ -36,15 +38,21 @@ class _Pool:
         start = -held.ctypes.data % 64 // 8
         self._words, self.control = memoryview(held[start:]), held[start:].ctypes.data
         self._stop = False
-        self._bells = [threading.Event() for _ in range(1, threads)]
-        for index, bell in enumerate(self._bells, 1):
-            threading.Thread(target=self._work, args=(index, bell), name=f"tinynet-{index}", daemon=True).start()
+        self._usable: set[int] = set()  # the processors that a woken worker may move to
+        self._bells = {index: threading.Event() for index in range(1, threads)}
+        self._workers = {
+            index: threading.Thread(target=self._work, args=(index, bell), name=f"tinynet-{index}", daemon=True)
+            for index, bell in self._bells.items()
+        }
+        for worker in self._workers.values():
+            worker.start()
 
     def _work(self, index: int, bell: threading.Event) -> None:
         while not self._stop:
             self.library.work(index, self.threads, SPINS, self.control)
             bell.wait()
             bell.clear()
+            processors.free(0, self._usable)
 
     def run(self, library, table: int) -> None:
         try:
@@ -70,17 +78,21 @@ class _Pool:
         return True
 
     def wake(self) -> None:
-        for bell in self._bells:
+        asleep = (index for index in self._workers if self._words[layout.worker(index) + layout.ASLEEP])
+        self._usable = processors.spread(self._workers[index].native_id for index in asleep)
+        for bell in self._bells.values():
             bell.set()
+
+    def spread(self) -> None:
+        """Sends each worker to a processor that is not the caller's."""
+        workers = [worker.native_id for worker in self._workers.values()]
+        usable = processors.spread(workers)
+        for worker in workers:
+            processors.free(worker, usable)
 
     def close(self) -> None:
         self._stop = True
         self.wake()
-
-
-def affinity() -> int:
-    """How many processors this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def threads() -> int:
@@ -121,8 +133,11 @@ def run(library, table: int) -> bool:
                 return False
             _pool = _Pool(threads(), library)
         _pool.run(library, table)
-        if _pool.waited() and threads() < _pool.threads:
-            _close()
+        if _pool.waited():
+            if threads() < _pool.threads:
+                _close()
+            else:
+                _pool.spread()
         return True
     finally:
         _lock.release()
