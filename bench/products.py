@@ -22,6 +22,7 @@ SLOWER = 1.05  # times the best, from which a product counts as slower
 GAIN, GAIN_FROM = 1.9, 256**3  # of two cores over one, from so many multiply-adds on
 ROUNDS, LEAST_ROUNDS = 11, 3
 LONG = 0.05  # seconds of a call that warms its own caches
+WARM = 0.003  # seconds of calls before a shorter one is timed: threads that slept wake, and their cores' clocks rise
 TICK = 0.01  # seconds between two looks of the system at what runs, at most
 
 
@@ -166,7 +167,7 @@ def times(calls: dict, flops: int, threads: int, seconds: float) -> dict:
                 call, count = calls[name]
                 settle(threads)
                 if not took[name] or took[name][-1] * count < LONG:
-                    call()  # the caches are as its own last call leaves them
+                    warm(call)
                 begin = time.perf_counter()
                 call()
                 each = time.perf_counter() - begin
@@ -181,6 +182,14 @@ def times(calls: dict, flops: int, threads: int, seconds: float) -> dict:
         "share": {name: statistics.median(each) for name, each in shares.items()},
         "peak": statistics.median(peaks),
     }
+
+
+def warm(call) -> None:
+    """The caches are then as its own last call leaves them, and its threads are awake."""
+    until = time.perf_counter() + WARM
+    call()
+    while time.perf_counter() < until:
+        call()
 
 
 def settle(threads: int, longest: float = 0.5) -> None:
