@@ -7,6 +7,8 @@ import os
 import pathlib
 import platform
 import sys
+import time
+from collections.abc import Callable
 
 # What chooses kernels, threads and ways to wait; taken out, whoever set it.
 REMOVED_PREFIXES = ("OPENBLAS_", "GOTO_", "OMP_", "GOMP_", "KMP_", "MKL_", "BLIS_", "VECLIB_", "XLA_", "JAX_", "TORCH")
@@ -18,6 +20,7 @@ THREADS = (
     "TINYNET_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS",
     "NUM_CPU_THREADS",
 )  # fmt: skip
+TICK = 0.01  # seconds between two looks of the system at what runs, at most
 SET = {"JAX_PLATFORMS": "cpu", "DEV": "CPU"}
 
 
@@ -67,6 +70,21 @@ def busy(chosen: list[int] | None) -> float | None:
             user, nice, system, _, _, irq, softirq, steal = map(int, counts[:8])
             ticks += user + nice + system + irq + softirq + steal
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def still(counted: Callable[[], float | None], longest: float = 0.5) -> None:
+    """Until threads no longer run, by the seconds on cores that are counted for them: None where nobody knows.
+
+    Threads of a pool spin before they sleep, OpenBLAS's for a tenth of a second, and take the cores of who comes next.
+    What a thread has run on another core is counted once per tick: a shorter look takes one that spins for still.
+    """
+    before, deadline = counted(), time.monotonic() + longest
+    while before is not None and time.monotonic() < deadline:
+        time.sleep(2 * TICK)
+        now = counted()
+        if now is None or now - before < 0.001:
+            return
+        before = now
 
 
 def _sized(text: str) -> int:

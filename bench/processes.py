@@ -9,7 +9,6 @@ import pathlib
 import selectors
 import subprocess
 import tempfile
-import time
 
 from . import environment
 from .peers import Entry
@@ -91,15 +90,9 @@ class Process:
         lines = self.log.read().strip().splitlines()
         return lines[-1][:300] if lines else "no message"
 
-    def quiet(self, longest: float = 0.5) -> None:
-        """Until the threads of the process no longer run: pools spin for a while after their work."""
-        before, deadline = self.scheduled(), time.monotonic() + longest
-        while before is not None and time.monotonic() < deadline:
-            time.sleep(0.005)
-            now = self.scheduled()
-            if now is None or now[0] - before[0] < 0.0005:
-                return
-            before = now
+    def quiet(self) -> None:
+        """Until the threads of the process no longer run."""
+        environment.still(lambda: (self.scheduled() or (None,))[0])
 
     def scheduled(self) -> tuple[float, float] | None:
         """(seconds on cores, seconds ready to run and waiting for a core) of all threads; None where the system does

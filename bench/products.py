@@ -1,11 +1,11 @@
 """The table of matrix products: what a program runs, beside the own kernel and NumPy's BLAS.
 
 What a program runs is chosen for each shape by measurement; here that choice is held against both things it chose from.
-A process measures one product at a time, all three versions in turns on the same arrays, and says the median of each.
-One such turn is an attempt. The least median of several attempts counts, because the same code at another time, or in
-other pages of memory, differs by more than the few percent that are asked about; and a product that seems slow is
-attempted again before it is called so. Nothing here starts a process: that is the section's part. The steps that led to
-the own kernel are measured by ``bench.matmul``.
+A process measures one product at a time, all three versions in turns on the same arrays: an attempt. The same code at
+another time, or in other pages of memory, differs by more than the few percent that are asked about. So two versions
+are compared round by round, and the median of the ratios in all rounds of all attempts counts; a product that seems
+slow is attempted again before it is called so. Speeds are those of the best attempt. Nothing here starts a process:
+that is the section's part. The steps that led to the own kernel are measured by ``bench.matmul``.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+from .environment import still
 from .peers.base import Unsupported
 
 DISPATCHED, OWN, BLAS = "dispatched", "own kernel", "BLAS"
 SLOWER = 1.05  # times the best, from which a product counts as slower
 GAIN, GAIN_FROM = 1.9, 256**3  # of two cores over one, from so many multiply-adds on
 ROUNDS, LEAST_ROUNDS = 11, 3
+SHORTEST = 1e8  # flops of a call: half a millisecond or more
 LONG = 0.05  # seconds of a call that warms its own caches
 WARM = 0.003  # seconds of calls before a shorter one is timed: threads that slept wake, and their cores' clocks rise
-TICK = 0.01  # seconds between two looks of the system at what runs, at most
 
 
 class Shape(NamedTuple):
@@ -75,8 +76,8 @@ def measured(shape: Shape, threads: int, seconds: float) -> dict:
     """One attempt on this product, each version checked and then timed for about ``seconds`` in all.
 
     Returns:
-        {"seconds": version -> median of one product, "share": version -> median share of the peak of the cores,
-        "peak": their flops a second, "way": which of the two the dispatched product is, "note": why}.
+        {"rounds": version -> seconds of one product in each round, "share": version -> median share of the peak of the
+        cores, "peak": their flops a second, "way": which of the two the dispatched product is, "note": why}.
 
     Raises:
         Unsupported: there is no Numba, and so no own kernel.
@@ -91,7 +92,7 @@ def measured(shape: Shape, threads: int, seconds: float) -> dict:
 
     a, b = operands(shape.layout, shape.m, shape.k, shape.n)
     c = ladder.aligned((shape.m, shape.n))
-    calls, way, note = versions(native, c, a, b, max(1, int(4e7 / shape.flops)))
+    calls, way, note = versions(native, c, a, b, max(1, int(SHORTEST / shape.flops)))
     for name, (call, _) in calls.items():
         check(name, call, c, a, b)
     return {**times(calls, shape.flops, threads, seconds), "way": way, "note": note}
@@ -143,7 +144,7 @@ def check(name: str, call, c, a, b) -> None:
 
 
 def times(calls: dict, flops: int, threads: int, seconds: float) -> dict:
-    """Medians over rounds in which each version has its turn and the peak is measured after them."""
+    """Rounds in which each version has its turn and the peak is measured after them, and medians over them."""
     from tinynet.kernels.cpu.native import ceiling, widths
 
     loop, one = ceiling.loop(4, widths()[0]), ceiling.flops(4, widths()[0])
@@ -178,7 +179,7 @@ def times(calls: dict, flops: int, threads: int, seconds: float) -> dict:
             for name in names:
                 shares[name].append(flops / took[name][-1] / peaks[-1])
     return {
-        "seconds": {name: statistics.median(each) for name, each in took.items()},
+        "rounds": took,
         "share": {name: statistics.median(each) for name, each in shares.items()},
         "peak": statistics.median(peaks),
     }
@@ -192,37 +193,32 @@ def warm(call) -> None:
         call()
 
 
-def settle(threads: int, longest: float = 0.5) -> None:
-    """Until no thread of this process runs on: those of a pool wait for work for a while before they sleep.
-
-    OpenBLAS's spin for a tenth of a second. Systems add what a thread has run on another core to the process's time
-    once per tick, of which there are a hundred a second at least; a shorter look sees a spinning thread as still.
-    """
-    if threads == 1:
-        return
-    before, until = time.process_time(), time.monotonic() + longest
-    while time.monotonic() < until:
-        time.sleep(2 * TICK)
-        now = time.process_time()
-        if now - before < 0.001:
-            return
-        before = now
+def settle(threads: int) -> None:
+    """Until no thread of this process runs on: those of a pool wait for work for a while before they sleep."""
+    if threads > 1:
+        still(time.process_time)
 
 
 def joined(attempts: list[dict]) -> dict:
-    """The least medians of several attempts, and the ratio of the dispatched product to the best version.
+    """The least medians of several attempts, and how many times what the best version needs the dispatched one does.
 
     Attempts that other processes disturbed count where there are no others, and are told as such.
     """
     undisturbed = [each for each in attempts if not each["disturbed"]]
     tried, attempts = len(attempts), undisturbed or attempts
-    seconds = {name: min(each["seconds"][name] for each in attempts) for name in attempts[0]["seconds"]}
-    best = min(attempts, key=lambda each: each["seconds"][DISPATCHED])
-    return {
-        "seconds": seconds, "share": best["share"], "peak": best["peak"], "way": best["way"], "note": best["note"],
-        "ratio": seconds[DISPATCHED] / min(seconds[OWN], seconds[BLAS]), "attempts": tried,
-        "disturbed": not undisturbed,
+    medians = [{name: statistics.median(each) for name, each in one["rounds"].items()} for one in attempts]
+    best = min(range(len(attempts)), key=lambda i: medians[i][DISPATCHED])
+    return {name: attempts[best][name] for name in ("share", "peak", "way", "note")} | {
+        "seconds": {name: min(each[name] for each in medians) for name in medians[0]},
+        "ratio": max(_ratio(attempts, OWN), _ratio(attempts, BLAS)), "attempts": tried, "disturbed": not undisturbed,
     }  # fmt: skip
+
+
+def _ratio(attempts: list[dict], other: str) -> float:
+    """Of the dispatched version to another, the two taken from the same round."""
+    return statistics.median(
+        one / two for each in attempts for one, two in zip(each["rounds"][DISPATCHED], each["rounds"][other])
+    )
 
 
 def described(shape: Shape, tries: dict[int, list[dict]], failed: dict[int, str]) -> dict[int, dict]:

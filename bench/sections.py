@@ -266,6 +266,7 @@ def _products(session: Session, processes: dict[int, Process]) -> dict[int, list
                     watch = Watch(processes[cores])
                     answer = processes[cores].ask("matmul", shape=list(shape), seconds=seconds)
                     tries[shape][cores].append(answer | {"disturbed": watch.disturbed() > DISTURBED})
+                    processes[cores].quiet()
                 except PeerUnsupported:
                     raise
                 except PeerError as error:
