@@ -28,7 +28,8 @@ def test_every_size_and_transposition_is_exact(native, width, dtype):
 # Blocks of k, of columns, packed and not: around where the choices change
 LARGE = (
     (191, 801, 130), (193, 513, 1030), (200, 1601, 65), (7, 1025, 1100), (300, 600, 1100),
-    (1, 900, 1500), (900, 700, 1), (330, 300, 13), (203, 333, 777), (2050, 600, 10),
+    (1, 900, 1500), (900, 700, 1), (330, 300, 13), (203, 333, 777), (2050, 600, 10), (1100, 1031, 31), (1033, 1027, 64),
+    (1050, 1040, 201), (33, 1100, 1301),
 )  # fmt: skip
 
 
@@ -44,7 +45,7 @@ def test_blocks_meet(native, shape, dtype):
 
 
 def test_a_product_that_threads_may_share_can_be_made_by_one(native):
-    for m, k, n in ((24, 5000, 130), (200, 900, 700), (96, 700, 700), (2050, 600, 10), (203, 333, 777)):
+    for m, k, n in ((24, 5000, 130), (200, 900, 700), (96, 700, 700), (2050, 600, 10), (203, 333, 777), (1100, 1031, 31)):
         a, b = integers((m, k), 0), integers((k, n), 1)
         for left, right in itertools.product(LAYOUTS[:2], repeat=2):
             out = run(native, np.full((m, n), np.nan, "float32"), laid_out(a, left), laid_out(b, right), threads=2)

@@ -14,7 +14,7 @@ from .pool import useful_threads
 
 # Largest depths of a block of B: deeper blocks read and write C less often, and leave room for fewer columns.
 DEPTH = 512
-LEAST_DEPTH = 128
+LEAST_DEPTH = 64  # also of a transposed A from memory: the tile beside then finds the rest of its lines in a cache
 DEPTH_SMALL = 1024  # where all of B fits a quarter of the second-level cache
 # Packing costs a pass over the operand. It is worth that for B from this many rows of A on, if B leaves the cache ...
 ROWS_WORTH_PACKING = 192
@@ -22,6 +22,7 @@ ROWS_WORTH_PACKING_FAR = 48  # ... or from fewer, if it is several times as larg
 # ... and for a transposed A from this many columns of B on, as long as the slab is not large itself.
 COLUMNS_WORTH_PACKING_A = 1024
 LARGEST_SLAB = 8 * 2**20
+PANELS = 4  # of a block of B that comes from memory and is read in place: rows of a KB
 # Up to this many rows a packed panel of B is used at once, while the nearest cache still has it.
 ROWS_PER_PANEL = 256
 ALIGNMENT = 64
@@ -88,12 +89,18 @@ def block_bytes(size: int, width: int, kc: int, nc: int) -> int:
 def _turns(m: int, k: int, n: int, size: int, width: int, turn: Turn) -> bool:
     """Whether to turn a product is less work than not to, and A' stays in the cache or is read once."""
     lanes = machine.tile(size, width).lanes  # what follows is in multiply-adds of one of them
-    if not turn.b_transposed and not (1 < n <= lanes and m >= ROWS_WORTH_PACKING):
-        return False
+    nbytes = m * k * size
+    if not turn.b_transposed:
+        if n == 1 or m < ROWS_WORTH_PACKING:
+            return False
+        if nbytes > machine.second_level_cache():  # A is read from side to side if turned, else a line here and there
+            return n < machine.tile(size, width).breadth * lanes
+        if n > lanes:
+            return False
     whole_m, whole_n = (-(-count // lanes) * lanes for count in (m, n))
     plain = k * m * whole_n + (MOVE * k * n if turn.b_transposed else 0)
     turned = k * n * whole_m + MOVE * (m * n + (0 if turn.ready else m * k))
-    return turned < plain and (n <= lanes or m * k * size <= machine.second_level_cache() // 2)
+    return turned < plain and (n <= lanes or nbytes <= machine.second_level_cache() // 2)
 
 
 def _even(count: int, most: int, unit: int = 1) -> int:
@@ -102,40 +109,49 @@ def _even(count: int, most: int, unit: int = 1) -> int:
     return -(-count // (pieces * unit)) * unit if pieces else unit
 
 
+def _in_place(k: int, n: int, row: int, cache: int, panel: int) -> tuple[int, int]:
+    """Depth and columns of a block of B (k x n) that is read where it lies, in rows of ``row`` bytes.
+
+    As many whole rows as half the cache holds, since rows a power of two bytes apart share a part of its sets.
+    """
+    depth = DEPTH_SMALL if k * row <= cache // 4 else max(LEAST_DEPTH, min(DEPTH, cache // 2 // row))
+    return _even(k, depth), _even(n, n if k * row <= cache // 2 else PANELS * panel, panel)
+
+
 @functools.cache
 def blocks(
     m: int, k: int, n: int, size: int, width: int, a_transposed: bool, b_packed: bool | None, turn: Turn | None = None,
-    row: int | None = None,
+    whole: tuple[int, int] | None = None,
 ) -> Blocks:  # fmt: skip
     """The cut for these shapes.
 
     Args:
-        row: columns of the B of which these n are a slice. Where rows are a power of two bytes apart, which they often
-            are, a slice has only its part of the sets of a cache; so as many rows are held as if they were whole.
+        whole: m and n of the product of which this is a share, if it is one. Where rows are a power of two bytes apart,
+            which they often are, a slice of them has only its part of the sets of a cache; so as many rows are held as
+            if they were whole.
         b_packed: whether B has to be packed for its layout; None to decide by what is faster.
         turn: what a turned product would find; None if it cannot be turned.
     """
     cache = machine.second_level_cache()
     panel = machine.tile(size, width).breadth * machine.tile(size, width).lanes
+    whole_m, whole_n = whole or (m, n)
     if turn and _turns(m, k, n, size, width, turn):
-        depth = DEPTH_SMALL if m * k * size <= cache // 4 else DEPTH
-        nc = m if m * k * size <= cache // 2 else panel  # or else all rows of C' use a panel before the next is read
+        kc, nc = _in_place(k, m, whole_m * size, cache, panel)
         nbytes = turned_bytes(size, width, m, k, n, turn.ready)
-        return Blocks(_even(k, depth), nc, IN_PLACE if turn.ready else COPIED, TURNED, nbytes)
+        return Blocks(kc, nc, IN_PLACE if turn.ready else COPIED, TURNED, nbytes)
     far = k * n * size >= 4 * cache
     worth = m >= (ROWS_WORTH_PACKING_FAR if far else ROWS_WORTH_PACKING) and k * n * size >= cache
     pack_b = worth if b_packed is None else b_packed
     pack_a = a_transposed and n >= COLUMNS_WORTH_PACKING_A and m >= ROWS_WORTH_PACKING
     pack_a = pack_a and m * min(k, DEPTH) * size <= LARGEST_SLAB
     copy_a = a_transposed and not pack_a and n > panel and m >= copied_rows(size, width)
-    depth = DEPTH
-    if not pack_b:  # whole rows of B, as many as half the cache holds
-        whole = (row or n) * size
-        depth = max(LEAST_DEPTH, min(DEPTH, cache // 2 // whole))
-        depth = DEPTH_SMALL if k * whole <= cache // 4 else depth
-    kc = _even(k, depth)
-    most = max(panel, cache // 2 // (kc * size) // panel * panel)
-    nc = panel if pack_b and m <= ROWS_PER_PANEL else _even(n, most, panel)
+    if pack_b:
+        kc = _even(k, DEPTH)
+        nc = panel if m <= ROWS_PER_PANEL else _even(n, max(panel, cache // 2 // (kc * size) // panel * panel), panel)
+    else:
+        kc, nc = _in_place(k, n, whole_n * size, cache, panel)
+    if a_transposed and not pack_a and m * k * size > cache:
+        kc = min(kc, _even(k, LEAST_DEPTH))
     nbytes = slab_bytes(size, width, m, kc) * pack_a + line_bytes(copied_rows(size, width) * kc, size) * copy_a
     nbytes += block_bytes(size, width, kc, nc) * pack_b
     return Blocks(kc, nc, PACKED if pack_a else COPIED if copy_a else IN_PLACE, PACKED if pack_b else IN_PLACE, nbytes)
@@ -173,7 +189,7 @@ def shared(
     threads = min(threads, units[way])
     most = -(-units[way] // threads)
     rows, columns = (m, min(n, most * breadth * lanes)) if way else (min(m, most * height), n)
-    share = blocks(rows, k, columns, size, width, a_transposed, b_packed, turn, n)
+    share = blocks(rows, k, columns, size, width, a_transposed, b_packed, turn, (m, n))
     if share.b == TURNED:  # a call by itself has all rows, whose lines may be longer than those of the shares together
         alone = turned_bytes(size, width, m, k, n, turn.ready)
         share = share._replace(scratch_bytes=max(share.scratch_bytes, -(-alone // threads)))
