@@ -10,6 +10,7 @@ that is the section's part. The steps that led to the own kernel are measured by
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -158,31 +159,36 @@ def times(calls: dict, flops: int, threads: int, seconds: float) -> dict:
     took: dict[str, list[float]] = {name: [] for name in calls}
     shares: dict[str, list[float]] = {name: [] for name in calls}
     peaks: list[float] = []
-    names, spent = list(calls), 0.0
-    with ThreadPoolExecutor(threads) as pool:
-        for i in range(ROUNDS):
-            if i >= LEAST_ROUNDS and spent > seconds:
-                break
-            turn = i % len(names)
-            for name in names[turn:] + names[:turn]:
-                call, count = calls[name]
-                settle(threads)
-                if not took[name] or took[name][-1] * count < LONG:
-                    warm(call)
-                begin = time.perf_counter()
-                call()
-                each = time.perf_counter() - begin
-                spent += each
-                took[name].append(each / count)
+    names, spent, together = list(calls), 0.0, map if threads == 1 else _pool(threads).map
+    for i in range(ROUNDS):
+        if i >= LEAST_ROUNDS and spent > seconds:
+            break
+        turn = i % len(names)
+        for name in names[turn:] + names[:turn]:
+            call, count = calls[name]
             settle(threads)
-            peaks.append(sum(pool.map(peak, range(threads))))
-            for name in names:
-                shares[name].append(flops / took[name][-1] / peaks[-1])
+            if not took[name] or took[name][-1] * count < LONG:
+                warm(call)
+            begin = time.perf_counter()
+            call()
+            each = time.perf_counter() - begin
+            spent += each
+            took[name].append(each / count)
+        settle(threads)
+        peaks.append(sum(together(peak, range(threads))))
+        for name in names:
+            shares[name].append(flops / took[name][-1] / peaks[-1])
     return {
         "rounds": took,
         "share": {name: statistics.median(each) for name, each in shares.items()},
         "peak": statistics.median(peaks),
     }
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """One for all products: what threads have run is counted as long as they live."""
+    return ThreadPoolExecutor(threads)
 
 
 def warm(call) -> None:

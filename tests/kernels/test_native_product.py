@@ -45,7 +45,8 @@ def test_blocks_meet(native, shape, dtype):
 
 
 def test_a_product_that_threads_may_share_can_be_made_by_one(native):
-    for m, k, n in ((24, 5000, 130), (200, 900, 700), (96, 700, 700), (2050, 600, 10), (203, 333, 777), (1100, 1031, 31)):
+    shapes = ((24, 5000, 130), (200, 900, 700), (96, 700, 700), (2050, 600, 10), (203, 333, 777), (1100, 1031, 31))
+    for m, k, n in shapes:
         a, b = integers((m, k), 0), integers((k, n), 1)
         for left, right in itertools.product(LAYOUTS[:2], repeat=2):
             out = run(native, np.full((m, n), np.nan, "float32"), laid_out(a, left), laid_out(b, right), threads=2)
