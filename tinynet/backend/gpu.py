@@ -92,7 +92,9 @@ class CuPyBackend(Backend):
             raise MemoryError(str(error)) from error
 
     def free_bytes(self):
-        return int(self.xp.cuda.runtime.memGetInfo()[0]) + self.xp.get_default_memory_pool().free_bytes()
+        pool = self.xp.get_default_memory_pool()
+        free, limit = int(self.xp.cuda.runtime.memGetInfo()[0]) + pool.free_bytes(), pool.get_limit()
+        return max(0, min(free, limit - pool.used_bytes())) if limit else free  # CuPy's 0 is no limit
 
     def lend(self, block, offset, shape, dtype):
         # Views share the memory object, and with it the one owner.

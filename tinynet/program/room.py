@@ -59,7 +59,7 @@ def _resized(value, n: int, rows: int):
     """Arguments whose tensors of n rows are shadows of so many others."""
     if isinstance(value, Value) and value.shape[:1] == (n,):
         spec = Spec((rows, *value.shape[1:]), value.dtype)
-        return Tensor(Shadow(*spec), value.backend, spec)
+        return Tensor(Shadow(*spec), value.backend, spec).requires_grad_(getattr(value, "requires_grad", False))
     if isinstance(value, (list, tuple)):
         made = [_resized(each, n, rows) for each in value]
         return type(value)(*made) if hasattr(value, "_fields") else type(value)(made)

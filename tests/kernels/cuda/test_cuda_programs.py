@@ -3,6 +3,8 @@
 The device records what is asked of it and does it late, in an order that its events allow (``fake``).
 """
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from fake import DeviceArray, FakeDevice, gpu
@@ -305,6 +307,39 @@ def test_without_memory_the_error_names_the_largest_batch(monkeypatch):
             step(*rows(5000))
         proven = int(caught.value.mend.split("at most ")[1].split(" ")[0].replace(",", ""))
         assert 0 < proven < largest and step(*rows(proven)).item() > 0  # a proof has an arena of its own
+
+
+def test_the_largest_batch_is_named_of_a_step_that_differentiates_by_its_argument(monkeypatch):
+    def slope(x):
+        (x * x * x).sum().backward()
+        return x.grad
+
+    with gpu() as (_, backend):
+        rows = lambda n: tn.ones((n, 4), requires_grad=True, backend=backend)
+        step = tn.capture(slope, verify=False)
+        assert (step(rows(4)).numpy() == 3).all()
+        block = backend.block
+        many = rows(5000)
+
+        def small(nbytes):
+            if nbytes > 20_000:
+                raise MemoryError("out of memory")
+            return block(nbytes)
+
+        monkeypatch.setattr(backend, "block", small)
+        monkeypatch.setattr(backend, "free_bytes", lambda: 20_000)
+        with pytest.raises(tn.errors.ArenaError, match=r"at most [\d,]+ rows"):
+            step(many)
+
+
+@pytest.mark.parametrize(("limit", "used", "free"), [(0, 7, 150), (1000, 7, 150), (100, 30, 70), (100, 120, 0)])
+def test_what_is_free_is_no_more_than_the_limit_of_the_pool_leaves(limit, used, free):
+    from tinynet.backend.gpu import CuPyBackend
+
+    pool = SimpleNamespace(free_bytes=lambda: 50, get_limit=lambda: limit, used_bytes=lambda: used)
+    cuda = SimpleNamespace(runtime=SimpleNamespace(memGetInfo=lambda: (100, 1000)))
+    xp = SimpleNamespace(cuda=cuda, get_default_memory_pool=lambda: pool)
+    assert CuPyBackend.free_bytes(SimpleNamespace(xp=xp)) == free
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
