@@ -32,8 +32,8 @@ def test_what_a_measurement_holds_for():
     assert len(set(keys)) == 11  # float64 has no other precision
 
 
-def test_times_are_medians_of_the_device(device):
-    costs = iter([100, 100, 1, 2, 3, 4, 5, 6, 7, 8, 90])
+def test_times_are_medians_of_the_device_and_of_a_call_that_another_one_goes_ahead_of(device):
+    costs = iter([each for cost in (100, 100, 1, 2, 3, 4, 5, 6, 7, 8, 90) for each in (1000, cost)])
 
     def function():
         Event.clock += next(costs)
