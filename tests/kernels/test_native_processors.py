@@ -31,7 +31,7 @@ def machine(native, monkeypatch):
 )  # fmt: skip
 def test_each_thread_is_sent_to_a_processor_of_its_own_that_is_not_the_callers(machine, threads, moves):
     processors, found = machine
-    assert processors.spread(iter(threads)) == {2, 3, 5, 7}
+    assert processors.spread(threads) == {2, 3, 5, 7}
     assert found == moves
 
 

@@ -262,7 +262,7 @@ def test_a_request_allocates_no_array_but_its_result(batch):
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-    assert peak - before < 65536  # a sample; how many buckets are filled depends on how long requests take
+    assert peak - before < 32768
 
 
 def test_what_a_server_counts():

@@ -78,8 +78,9 @@ class _Pool:
         return True
 
     def wake(self) -> None:
-        asleep = (index for index in self._workers if self._words[layout.worker(index) + layout.ASLEEP])
-        self._usable = processors.spread(self._workers[index].native_id for index in asleep)
+        # Lists: a tuple made of a generator is cut from a longer one, and leaves memory behind at each wake.
+        asleep = [index for index in self._workers if self._words[layout.worker(index) + layout.ASLEEP]]
+        self._usable = processors.spread([self._workers[index].native_id for index in asleep])
         for bell in self._bells.values():
             bell.set()
 

@@ -13,7 +13,7 @@ import ctypes
 import functools
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 
 def affinity() -> int:
@@ -21,13 +21,13 @@ def affinity() -> int:
     return len(_usable()) or os.cpu_count() or 1
 
 
-def spread(threads: Iterable[int]) -> set[int]:
+def spread(threads: Sequence[int]) -> set[int]:
     """Sends threads, by the system's numbers of them, to a processor each, none of them that of who calls.
 
     They stay there until they are set ``free`` with what this returns: the processors that they may use otherwise.
     That is none, and nothing is done, where there are too few or the system does not tell.
     """
-    threads, usable, here = tuple(threads), _usable(), _here()
+    usable, here = _usable(), _here()
     others = sorted(usable - {here})
     if here is None or len(others) < len(threads):
         return set()
