@@ -25,7 +25,7 @@ EXACT = (
 COMPARISONS = ("x == y", "x != y", "x < y", "x <= y", "x > y", "x >= y", "x > 0", "0 < x", "1 <= x", "logical_not(x)")
 CLOSE = (
     "exp(x)", "expm1(x)", "log(x)", "log1p(x)", "tanh(x)", "erf(x)", "x / (1 + exp(-x))", "x ** 3", "x ** -2",
-    "x ** 4", "x ** -0.5", "0.5 * x * (1 + erf(x * sqrt(0.5)))", "maximum(x, 0) + log1p(exp(-abs(x)))", "x ** 0",
+    "1 / (1 + exp(-x))", "1 / (1 + exp(x))", "2 / (1 + exp(-x))", "1 / (2 + exp(-x))", "x ** 4", "x ** -0.5", "0.5 * x * (1 + erf(x * sqrt(0.5)))", "maximum(x, 0) + log1p(exp(-abs(x)))", "x ** 0",
 )  # fmt: skip
 
 
@@ -47,6 +47,20 @@ def test_functions_are_close_to_numpy_in_double_precision(machine, text, dtype):
         special = special[special > -np.inf]  # where NumPy itself has two answers
     for x in (special, np.linspace(-5, 5, 3001).astype(dtype)):
         assert_close(compute(machine, text, [x]), numpy_result(text, wide([x])), 16 if "erf" in text else 6)
+
+
+def test_the_sigmoid_is_one_operator_wherever_it_stands_and_nothing_like_it_is(machine):
+    program = importlib.import_module("tinynet.kernels.cpu.native.elementwise_program")
+
+    def operators(text):
+        dtype = np.dtype("float32")
+        made = program.Operators(Expression(text, ("x", "y")), [dtype] * 2, ["line"] * 2, {}, dtype, dtype)
+        return [made.entries[i][0] for i in program.Registers(made).order]
+
+    assert operators("1 / (1 + exp(-x))") == ["sigmoid"]
+    assert operators("x * (1.0 / (exp(-(x + y)) + 1)) + y") == ["+", "sigmoid", "*", "+"]
+    for text in ("1 / (1 + exp(x))", "2 / (1 + exp(-x))", "1 / (2 + exp(-x))", "1 / (1 - exp(-x))", "y / (1 + exp(-x))"):
+        assert "sigmoid" not in operators(text), text
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -19,8 +19,8 @@ FLOATS = (np.dtype("float32"), np.dtype("float64"))
 # Nanoseconds of one core for a vector of 64 bytes: an array from the caches or from beyond them, and what steps take.
 _NEAR, _FAR, _CHEAP = 0.6, 3.0, 0.6
 _COSTS = {
-    "exp": 5.0, "expm1": 5.0, "log": 7.0, "log1p": 9.0, "tanh": 9.0, "erf": 13.0, "/": 4.0, "sqrt": 5.0, "gather": 16.0,
-    "gather bytes": 16.0, "stream": 1.0,
+    "exp": 5.0, "expm1": 5.0, "log": 7.0, "log1p": 9.0, "tanh": 9.0, "erf": 13.0, "sigmoid": 5.0, "/": 4.0, "sqrt": 5.0,
+    "gather": 16.0, "gather bytes": 16.0, "stream": 1.0,
 }  # fmt: skip
 _CACHED = 2**20  # bytes of all arrays together, up to which they are near
 

@@ -159,9 +159,23 @@ class Operators:
         operands = [self._plain(each) for each in operands]
         if op in _COMPARISONS:
             return self._line(op, *operands, mask=True)
+        if op == "/" and (x := self._logit(*operands)) is not None:
+            return self._line("sigmoid", x)
         if op in _ARITHMETIC or op in layout.FUNCTIONS:
             return self._line(op, *operands)
         raise Declined
+
+    def _logit(self, top, bottom) -> Value | None:
+        """The x of 1 / (1 + exp(-x))."""
+        if not isinstance(top, Number) or top.value != 1:
+            return None
+        x = bottom
+        for op, beside in (("+", (Number(1),)), ("exp", ()), ("neg", ())):
+            found, _, operands = self.entries[x.index]
+            if found != op or operands[1:] != beside:
+                return None
+            x = operands[0]
+        return x
 
     def _power(self, x, exponent):
         if self.whole or not isinstance(exponent, Number) or exponent.value not in _POWERS or x.mask:

@@ -34,7 +34,7 @@ _BINARY = {
     **dict.fromkeys(("-", "/", "<", "<="), ("vv", "vs", "sv")),
     **dict.fromkeys(("logical_and", "logical_or", "gate"), ("vv",)),
 }
-FUNCTIONS = ("exp", "expm1", "log", "log1p", "tanh", "erf")  # as ``code.functions`` names them
+FUNCTIONS = ("exp", "expm1", "log", "log1p", "tanh", "erf", "sigmoid")  # as ``code.functions`` names them
 _FLOAT_UNARY = ("sqrt", *FUNCTIONS, "one")
 _UNARY = ("neg", "abs", "sign", "square", "logical_not", "copy", "from bool", "to bool")
 _WHERE = ("vvv", "vvs", "vsv", "vss")

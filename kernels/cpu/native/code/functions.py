@@ -8,7 +8,7 @@ results included. Infinities, overflow and NaN come out as they should, and zero
 Products are joined with the sums that follow them, here and only here: what an expression rounds in between, the vector
 machine rounds in between.
 
-What is not here: square roots and everything else that a processor has an instruction for.
+What is not here: square roots and quotients (``roots``), and everything else that a processor has an instruction for.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from llvmlite import ir
 
 from .. import machine
 from ..emit import I32, Code
+from .roots import reciprocal
 
 # exp(r) - 1 - r = r^2 (c0 + c1 r + ...) on [-ln 2 / 2, ln 2 / 2], minimax: off by 3e-9 and 4e-18.
 _EXP = {
@@ -116,6 +117,14 @@ def _exp_normal(code: Code, x):
     return code.multiply_add(power, series, power)
 
 
+def _exp_to_a_unit(code: Code, x):
+    """e^x to one unit in the last place, for x between the limits of ``exp``."""
+    bits, n = _rounded(code, x, 1 / math.log(2), 2 * _BIAS[code.size])
+    r = _remainder(code, x, n)
+    series = code.multiply_add(code.builder.fmul(r, r), polynomial(code, r, _EXP[code.size]), r)
+    return _scaled(code, code.builder.fadd(code.constant(1.0), series), x, bits, n)
+
+
 def _exp_inside(code: Code, x):
     """n = round(x / ln 2), r = x - n ln 2, and e^x = 2^n e^r."""
     builder, one = code.builder, code.constant(1.0)
@@ -165,8 +174,8 @@ def tanh(code: Code, x):
     square = builder.fmul(x, x)
     near = code.multiply_add(builder.fmul(square, x), polynomial(code, square, _TANH[code.size]), x)
     power = _exp_normal(code, most(code, builder.fadd(size, size), _TANH_MOST[code.size]))
-    far = builder.fdiv(code.constant(2.0), builder.fadd(power, code.constant(1.0)))
-    far = builder.fsub(code.constant(1.0), far)
+    half = reciprocal(code, builder.fadd(power, code.constant(1.0)), bounded=True)
+    far = code.multiply_add(code.constant(-2.0), half, code.constant(1.0))
     is_near = builder.fcmp_ordered("<", size, code.constant(0.625))
     return _signed(code, builder.select(is_near, near, far), x)
 
@@ -174,8 +183,8 @@ def tanh(code: Code, x):
 def sigmoid(code: Code, x):
     """q = 1 / (1 + e) with e = e^-|x|; for negative x, where it is small and exact still, e / (1 + e) = e - e (e q)."""
     builder, one = code.builder, code.constant(1.0)
-    power = exp(code, builder.fneg(magnitude(code, x)))
-    upper = builder.fdiv(one, builder.fadd(one, power))
+    power = _exp_to_a_unit(code, least(code, builder.fneg(magnitude(code, x)), _EXP_LEAST[code.size]))
+    upper = reciprocal(code, builder.fadd(one, power), bounded=True)
     lower = code.multiply_add(builder.fneg(power), builder.fmul(power, upper), power)
     return builder.select(builder.fcmp_ordered("<", x, code.constant(0.0)), lower, upper)
 

@@ -44,8 +44,8 @@ def square_root(code: Code, x):
     return builder.select(limit, x, s)
 
 
-def reciprocal(code: Code, x):
-    """1 / x; of a number so small that this is infinite, infinity."""
+def reciprocal(code: Code, x, bounded: bool = False):
+    """1 / x; of a number so small that this is infinite, infinity. ``bounded``: x is neither that small nor infinite."""
     builder, one = code.builder, code.constant(1.0)
     if not approximates(code):
         return builder.fdiv(one, x)
@@ -53,6 +53,8 @@ def reciprocal(code: Code, x):
     for _ in range(ITERATIONS[code.size]):
         error = code.multiply_add(builder.fneg(x), y, one)
         y = code.multiply_add(y, error, y)
+    if bounded:
+        return y
     # at 0 and infinity the approximation is exact, and the error is 0 times infinity
     return builder.select(builder.fcmp_unordered("uno", y, y), start, y)
 
