@@ -25,7 +25,8 @@ EXACT = (
 COMPARISONS = ("x == y", "x != y", "x < y", "x <= y", "x > y", "x >= y", "x > 0", "0 < x", "1 <= x", "logical_not(x)")
 CLOSE = (
     "exp(x)", "expm1(x)", "log(x)", "log1p(x)", "tanh(x)", "erf(x)", "x / (1 + exp(-x))", "x ** 3", "x ** -2",
-    "1 / (1 + exp(-x))", "1 / (1 + exp(x))", "2 / (1 + exp(-x))", "1 / (2 + exp(-x))", "x ** 4", "x ** -0.5", "0.5 * x * (1 + erf(x * sqrt(0.5)))", "maximum(x, 0) + log1p(exp(-abs(x)))", "x ** 0",
+    "1 / (1 + exp(-x))", "1 / (1 + exp(x))", "2 / (1 + exp(-x))", "1 / (2 + exp(-x))",
+    "x ** 4", "x ** -0.5", "0.5 * x * (1 + erf(x * sqrt(0.5)))", "maximum(x, 0) + log1p(exp(-abs(x)))", "x ** 0",
 )  # fmt: skip
 
 
@@ -59,7 +60,8 @@ def test_the_sigmoid_is_one_operator_wherever_it_stands_and_nothing_like_it_is(m
 
     assert operators("1 / (1 + exp(-x))") == ["sigmoid"]
     assert operators("x * (1.0 / (exp(-(x + y)) + 1)) + y") == ["+", "sigmoid", "*", "+"]
-    for text in ("1 / (1 + exp(x))", "2 / (1 + exp(-x))", "1 / (2 + exp(-x))", "1 / (1 - exp(-x))", "y / (1 + exp(-x))"):
+    others = "1 / (1 + exp(x))", "2 / (1 + exp(-x))", "1 / (2 + exp(-x))", "1 / (1 - exp(-x))", "y / (1 + exp(-x))"
+    for text in others:
         assert "sigmoid" not in operators(text), text
 
 

@@ -45,7 +45,10 @@ def square_root(code: Code, x):
 
 
 def reciprocal(code: Code, x, bounded: bool = False):
-    """1 / x; of a number so small that this is infinite, infinity. ``bounded``: x is neither that small nor infinite."""
+    """1 / x; of a number so small that this is infinite, infinity.
+
+    ``bounded``: x is neither that small nor infinite.
+    """
     builder, one = code.builder, code.constant(1.0)
     if not approximates(code):
         return builder.fdiv(one, x)
