@@ -27,7 +27,7 @@ def assert_one_segment(model):
     covered, end = np.zeros(flat.size, bool), 0
     for p, offset, view in zip(parameters, segment.offsets, segment.views, strict=True):
         assert p.segment is segment and p.data is view
-        assert offset * itemsize % 64 == 0 and offset >= end
+        assert offset * itemsize % 64 == p.backend.address(p.data) % 64 == 0 and offset >= end
         end = offset + p.size
         covered[offset:end] = True
         np.testing.assert_array_equal(flat[offset:end].reshape(p.shape), p.numpy())
@@ -35,6 +35,17 @@ def assert_one_segment(model):
             assert np.shares_memory(shared(p), shared(segment.flat))
     assert end <= flat.size < end + 64 // itemsize
     assert not flat[~covered].any()
+
+
+@pytest.mark.parametrize("sizes", [(3, 2), (40, 50), (300, 200), (700, 600)])
+def test_memory_begins_at_a_line_of_the_cache_wherever_numpy_finds_it(sizes):
+    kept = []
+    for i in range(8):
+        kept.append((np.empty(1000 + 24 * i, "uint8"), nn.Dense(*sizes)))
+        optimizer = tn.optim.Adam(kept[-1][1].parameters())
+        assert_one_segment(kept[-1][1])
+        for moments in optimizer.moments.values():
+            assert all(moments.flat.ctypes.data % 64 == view.ctypes.data % 64 == 0 for view in moments.views)
 
 
 def train(model, steps=3):

