@@ -11,7 +11,7 @@ This package knows nothing of the rest of tinynet.
 from .activations import ACTIVATIONS
 from .cpu.native import pool
 from .expression import Expression
-from .precision import PRECISIONS, using_precision
+from .precision import PRECISIONS, PRODUCTS, of_bf16, using_precision
 from .registry import (
     Kernel,
     alignment,
@@ -20,6 +20,7 @@ from .registry import (
     derive,
     feeder,
     find,
+    keeps_in_bf16,
     lends,
     link,
     loans,
@@ -35,6 +36,7 @@ from .tiles import tiled
 __all__ = [
     "ACTIVATIONS",
     "PRECISIONS",
+    "PRODUCTS",
     "Expression",
     "Kernel",
     "alignment",
@@ -43,10 +45,12 @@ __all__ = [
     "derive",
     "feeder",
     "find",
+    "keeps_in_bf16",
     "lends",
     "link",
     "loans",
     "obstacle",
+    "of_bf16",
     "operations",
     "pool",
     "register",

@@ -4,6 +4,9 @@
 "bf16" to 7, and adds in float32: relative errors of about 3e-4 and 3e-3 of a product, and several times the speed.
 float64 is always float64; a GPU without these instructions (before compute capability 8.0) computes in float32.
 
+In "bf16" a program may keep operands that are rounded already, as integers of 16 bits, and multiply those: that are
+operations of their own, named after the products that they are (``of_bf16``).
+
 Every thread has its own, as every context of ``contextvars`` has, and begins with "float32". Scratch depends on it: a
 program is planned and bound under one and the same.
 """
@@ -15,7 +18,13 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 
 PRECISIONS = ("float32", "tf32", "bf16")
+PRODUCTS = ("matmul", "linear", "masked_matmul")  # of the first two inputs, which may be given in bf16
 _current = ContextVar("precision", default="float32")
+
+
+def of_bf16(product: str) -> str:
+    """The name of a product whose operands are given in bf16."""
+    return f"{product}_of_bf16"
 
 
 def precision() -> str:

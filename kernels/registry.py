@@ -16,6 +16,7 @@ import importlib.util
 from collections.abc import Callable
 
 from .expression import Expression
+from .precision import precision
 
 
 class Kernel(functools.partial):
@@ -198,6 +199,21 @@ def feeder(slots: list, staging: list, target: str) -> Callable[..., None]:
     from .cuda.feeding import Feed
 
     return Feed(slots, staging)
+
+
+def keeps_in_bf16(target: str | None, m: int, n: int, k: int) -> bool:
+    """Whether the operands of a product of float32 should be kept in bf16, in the precision that is set.
+
+    Then ``to_bf16`` makes them, and the product is that of the name ``of_bf16`` gives it.
+
+    Args:
+        m, n, k: rows and columns of the result, and terms of a sum.
+    """
+    if target != "cuda" or precision() != "bf16":
+        return False
+    from .cuda.matrices import keeps
+
+    return keeps(m, n, k)
 
 
 def alignment(target: str) -> int:

@@ -27,14 +27,15 @@ LAID_OUT = (7, 257)  # the sizes that are tried in every layout
 UNWRITTEN = {"f": -12345.0, "i": -12345, "u": 123, "b": True}
 SPECIAL = (np.nan, np.inf, -np.inf)
 
+GIVEN = "of bf16"  # in place of a precision: the operands are rounded already
 # step, precision, element type; and rows, columns, depth around all tiles
 STEPS = [(step, "float32", dtype) for step in ("naive", "shared", "registers", "vectors") for dtype in FLOATS]
-STEPS += [("tensor", "tf32", "float32"), ("tensor", "bf16", "float32")]
+STEPS += [("tensor", "tf32", "float32"), ("tensor", "bf16", "float32"), ("tensor", GIVEN, "float32")]
 PRODUCTS = ((1, 1, 1), (2, 3, 0), (63, 65, 33), (128, 128, 64), (129, 10, 130), (20, 257, 515), (1300, 1290, 40))
 LARGE = (1024, 1030, 520)  # where operands are copied, and kernels chosen by measurement
 EPILOGUES = ((False, None, False), (True, "relu", False), (True, "tanh", True), (False, "sigmoid", True))
 Calls = list[tuple[Callable, tuple]]
-STATED = {"float32": 1e-5, "float64": 1e-13, "tf32": 1e-3, "bf16": 1e-2}  # relative errors, by the norm
+STATED = {"float32": 1e-5, "float64": 1e-13, "tf32": 1e-3, "bf16": 1e-2, GIVEN: 1e-2}  # relative errors, by the norm
 
 
 class Gpu:
@@ -210,16 +211,39 @@ def _module(name: str):
     return importlib.import_module(f"tinynet.kernels.cuda.{name}")
 
 
-def _operands(xp, m: int, n: int, k: int, dtype: str, turned: tuple[bool, bool], seed: int):
+def _operands(device, m: int, n: int, k: int, dtype: str, turned: tuple[bool, bool], seed: int, precision: str):
     """C unwritten, A and B normal, each turned one the transpose of what lies in memory; and A, B on the host.
 
     Elements of the product are of size 1, where no activation is flat.
     """
+    xp = device.xp
     rng = np.random.default_rng([seed, m, n, k])
     hosts = [rng.standard_normal((m, k)) / max(k, 1) ** 0.5, rng.standard_normal((k, n))]
     hosts = [each.astype(dtype) for each in hosts]
-    a, b = (laid_out(xp, x, "transposed" if flag else "contiguous") for x, flag in zip(hosts, turned))
-    return xp.full((m, n), UNWRITTEN["f"], dtype), a, b, hosts
+    operands = [laid_out(xp, x, "transposed" if flag else "contiguous") for x, flag in zip(hosts, turned)]
+    if precision == GIVEN:
+        rounding, operands = in_bf16(xp, *operands)
+        device.run(rounding)
+    return xp.full((m, n), UNWRITTEN["f"], dtype), *operands, hosts
+
+
+def product_of(xp, name: str, out, a, b) -> Calls:
+    """The calls of the kernel that the registry gives for a product."""
+    kernel = kernels.find(name, "cuda", str(out.dtype))
+    nbytes = kernel.scratch_bytes(out, a, b)
+    return kernel.bind(out, a, b, scratch=xp.full(nbytes, 255, "uint8") if nbytes else None)
+
+
+def in_bf16(xp, *operands) -> tuple[Calls, list]:
+    """Calls that round matrices, and what they make, which lies as those do."""
+    calls, made = [], []
+    for x in operands:
+        turned = x.strides[-1] != x.itemsize and x.strides[0] == x.itemsize
+        source = x.T if turned else x
+        kept = xp.empty(source.shape, "uint16")
+        calls += kernels.find("to_bf16", "cuda", "uint16").bind(kept, source)
+        made.append(kept.T if turned else kept)
+    return calls, made
 
 
 def _finished(product, bias, activation, mask):
@@ -238,7 +262,7 @@ def ladder(device, step: str, precision: str, dtype: str) -> dict:
     products, worst, count, xp = _module("products"), 0.0, 0, device.xp
     stated = STATED[precision if dtype == "float32" else dtype]
     for seed, ((m, n, k), turned) in enumerate(itertools.product(PRODUCTS, itertools.product((False, True), repeat=2))):
-        out, a, b, hosts = _operands(xp, m, n, k, dtype, turned, seed)
+        out, a, b, hosts = _operands(device, m, n, k, dtype, turned, seed, precision)
         exact = hosts[0].astype("float64") @ hosts[1].astype("float64")
         rng = np.random.default_rng(seed)
         for has_bias, activation, has_mask in EPILOGUES:
@@ -252,7 +276,7 @@ def ladder(device, step: str, precision: str, dtype: str) -> dict:
                 out[...] = UNWRITTEN["f"]
                 scratch = xp.full(nbytes, 255, "uint8") if nbytes else None
                 (product,) = _module("matrices").products(out, a, b, given[0], activation, given[1])
-                launches = products.launches(product, step, precision, scratch)
+                launches = products.launches(product, step, "bf16" if precision == GIVEN else precision, scratch)
                 device.run([(_module("launch").run, (each,)) for each in launches])
                 error = distance(device.host(out), _finished(exact, bias, activation, mask))
                 what = f"{m} x {k} x {n}, transposed {turned}, bias {has_bias}, {activation}, mask {has_mask}"
@@ -263,16 +287,13 @@ def ladder(device, step: str, precision: str, dtype: str) -> dict:
 
 def chosen(device, precision: str) -> dict:
     """The kernel that the registry gives for a product: own or cuBLAS, as was measured, copies of operands too."""
-    op, worst = tn.ops.table()["matmul"], 0.0
+    name, worst = kernels.of_bf16("matmul") if precision == GIVEN else "matmul", 0.0
     dtype = "float64" if precision == "float64" else "float32"
-    with kernels.using_precision("float32" if precision == "float64" else precision):
+    with kernels.using_precision({"float64": "float32", GIVEN: "bf16"}.get(precision, precision)):
         ways = itertools.product(itertools.product((False, True), repeat=2), (*PRODUCTS, LARGE))
         for seed, (turned, size) in enumerate(ways):
-            out, a, b, hosts = _operands(device.xp, *size, dtype, turned, seed)
-            kernel = kernels.find(op.name, "cuda", dtype)
-            nbytes = kernel.scratch_bytes(out, a, b)
-            scratch = device.xp.full(nbytes, 255, "uint8") if nbytes else None
-            device.run(kernel.bind(out, a, b, scratch=scratch))
+            out, a, b, hosts = _operands(device, *size, dtype, turned, seed, precision)
+            device.run(product_of(device.xp, name, out, a, b))
             error = distance(device.host(out), hosts[0].astype("float64") @ hosts[1].astype("float64"))
             require(error <= STATED[precision], f"error {error:.1e} of {size}, transposed {turned}")
             worst = max(worst, error)
@@ -286,7 +307,7 @@ def library(device, precision: str) -> dict:
     dtype = "float64" if precision == "float64" else "float32"
     for seed, turned in enumerate(itertools.product((False, True), repeat=2)):
         for m, n, k in ((64, 96, 128), (257, 130, 515)):
-            out, a, b, hosts = _operands(device.xp, m, n, k, dtype, turned, seed)
+            out, a, b, hosts = _operands(device, m, n, k, dtype, turned, seed, precision)
             (product,) = _module("matrices").products(out, a, b)
             device.run([(blas.Call(blas.gemm(product, precision)), ())])
             error = distance(device.host(out), hosts[0].astype("float64") @ hosts[1].astype("float64"))

@@ -65,12 +65,10 @@ class Gemm(NamedTuple):
     math: int
 
 
-def gemm(product: Product, precision: str, operands: str | None = None) -> Gemm | None:
+def gemm(product: Product, precision: str) -> Gemm | None:
     """The bare product for cuBLAS; None where the layout of an operand, or of C, is none that it takes.
 
-    Args:
-        operands: the type of A and B, "bfloat16", where it is not that of C. Then they need no rounding: products are
-            exact, and are added up in float32.
+    Operands in bf16 need no rounding, whatever the precision: products are exact, and are added up in float32.
     """
     if product.c.column != 1 and product.n > 1:
         product = product.turned()
@@ -82,10 +80,11 @@ def gemm(product: Product, precision: str, operands: str | None = None) -> Gemm 
     c = _operand(product.c, m, n)
     if None in (a, b, c) or c[0] != PLAIN:
         return None
-    compute, math = COMPUTE[precision if dtype == "float32" and operands is None else dtype]
+    operands = "bfloat16" if product.of_bf16 else dtype
+    compute, math = COMPUTE[precision if operands == "float32" else dtype]
     found = Gemm(
         b[0], a[0], n, m, k, product.b.address, b[1], product.b.batch, product.a.address, a[1], product.a.batch,
-        product.c.address, c[1], product.c.batch, product.batch, dtype, operands or dtype, compute, math,
+        product.c.address, c[1], product.c.batch, product.batch, dtype, operands, compute, math,
     )  # fmt: skip
     sizes = (n, m, k, product.batch, a[1], b[1], c[1])
     return found if max(sizes) <= LARGEST else None

@@ -3,8 +3,9 @@
 Which way is the fastest depends on the shape and on the GPU, and on whether bias, activation or mask come with the
 product, which cuBLAS leaves to a launch of its own. In bf16 cuBLAS may round the operands itself, or get copies of them
 that are rounded already (``operands``). So the first binding of a large product of some shape times all of them, on its
-own arrays, before anything is captured; the result goes into a file of the user's cache. cuBLAS is taken where it is
-clearly faster. Where nothing can be measured (arrays of NumPy, no library, a capture under way), it is the own product.
+own arrays, before anything is captured, and puts back what was in the output; the result goes into a file of the user's
+cache. cuBLAS is taken where it is clearly faster. Where nothing can be measured (arrays of NumPy, no library, a capture
+under way, no memory for what is put back), it is the own product.
 """
 
 from __future__ import annotations
@@ -44,10 +45,11 @@ def best(product: Product, own: list, precision: str, out, scratch=None) -> list
     ways = {OWN: own} | ways_of_library(product, precision, scratch)
     if len(ways) == 1:
         return own
-    # Measuring writes to the output; where that is the mask's or the bias's memory too, that would be lost.
-    may = not _overlaps(product) and not blas.is_capturing()
-    measure = functools.partial(_measure, ways) if may else None
-    found = _choices.choose(key(product, precision), tuple(ways), measure, where)
+    measure = None if blas.is_capturing() else functools.partial(_measure, ways, out)
+    try:
+        found = _choices.choose(key(product, precision), tuple(ways), measure, where)
+    except MemoryError:
+        return own
     return own if found is None else _noted(ways[found.way], str(found))
 
 
@@ -61,13 +63,14 @@ def _noted(found: list, note: str) -> list:
 
 def ways_of_library(product: Product, precision: str, scratch) -> dict[str, list]:
     """How cuBLAS may compute the product: launches and a call, by the name of the way."""
-    given = {LIBRARY: ([], product, None)}
-    copies = in_bf16(product, scratch) if precision == "bf16" and product.dtype == np.float32 else None
+    given = {LIBRARY: ([], product)}
+    may = precision == "bf16" and product.operands == np.float32
+    copies = in_bf16(product, scratch) if may else None
     if copies is not None:
-        given[COPIES] = (*copies, "bfloat16")
+        given[COPIES] = copies
     found = {}
-    for way, (before, one, operands) in given.items():
-        arguments = blas.gemm(one, precision, operands)
+    for way, (before, one) in given.items():
+        arguments = blas.gemm(one, precision)
         if arguments is not None:
             found[way] = [*before, (blas.Call(arguments, one.keep), ()), *rest(product)]
     return found
@@ -79,10 +82,6 @@ def rest(product: Product) -> list[Launch]:
         return []
     c = product.c
     return [finishing(product, c, 1)] if c.batch or product.batch == 1 else []
-
-
-def _overlaps(product: Product) -> bool:
-    return product.c.address in (product.mask.address, product.bias.address)
 
 
 def calls_of(found: list) -> Callable[[], None]:
@@ -100,12 +99,17 @@ def key(product: Product, precision: str) -> str:
     extra = "".join((
         "b" * (product.bias != NOTHING), (product.activation or "-")[0], "m" * (product.mask != NOTHING),
     ))  # fmt: skip
-    precision = precision if product.dtype == np.float32 else "float64"
+    precision = "of bf16" if product.of_bf16 else precision if product.dtype == np.float32 else "float64"
     return f"{product.batch}x{product.m}x{product.k}x{product.n} {a}{b}{c} {product.dtype} {precision} {extra}"
 
 
-def _measure(ways: dict[str, list]) -> dict[str, float]:
-    return {way: _seconds_of(calls_of(calls)) for way, calls in ways.items()}
+def _measure(ways: dict[str, list], out) -> dict[str, float]:
+    """Seconds of each way. The output may be a tensor of the user's, or the mask: what it holds is put back."""
+    before = out.copy()
+    try:
+        return {way: _seconds_of(calls_of(calls)) for way, calls in ways.items()}
+    finally:
+        out[...] = before
 
 
 def _seconds_of(function: Callable) -> float:

@@ -1,5 +1,7 @@
 """Kernels for CUDA of matrix products, and of the layer that is made of one: ``products`` on the arrays' matrices.
 
+A product of operands in bf16 takes the same way: such operands are of another type, and need no rounding.
+
 What memory and strides do not allow (an output over an operand, more than ``MOST`` batches that no single stride takes
 from one to the next) is declined. A product may also be cuBLAS's, where that was measured to be faster: ``choice``.
 """
@@ -11,13 +13,14 @@ import math
 
 import numpy as np
 
-from ..precision import precision
+from ..precision import of_bf16, precision
 from . import choice
-from .encoding import address, apart, cuda, line
-from .operands import copies_bytes, copies_pay
+from .encoding import WIDE, address, apart, cuda, line
+from .operands import GROUP, copies_bytes, copies_pay, copy
 from .products import NOTHING, Product, View, launches, scratch_bytes, step_for
 
 MOST = 64  # launches for a batch
+RECENT = 90  # a compute capability
 TENSOR_CORES = 80  # the compute capability from which they take TF32 and bf16
 
 
@@ -28,9 +31,21 @@ def _capability(device: int) -> int:
     return int(cupy.cuda.Device(device).compute_capability)
 
 
-def capability(array) -> int:
-    """Of the device that an array is on; of a recent one for an array of NumPy."""
-    return 90 if hasattr(array, "__array_interface__") else _capability(array.device.id)
+def capability(array=None) -> int:
+    """Of the device that an array is on, or of the current one.
+
+    Of a recent one for an array of NumPy, or where there is none.
+    """
+    if hasattr(array, "__array_interface__"):
+        return RECENT
+    if array is not None:
+        return _capability(array.device.id)
+    try:
+        import cupy
+
+        return _capability(cupy.cuda.runtime.getDevice())
+    except (ImportError, RuntimeError):  # neither library nor driver: what is planned here will run elsewhere
+        return RECENT
 
 
 def _scratch(out, a, b) -> int:
@@ -44,7 +59,7 @@ def _scratch(out, a, b) -> int:
     shapes = {(m, n, k, batch, a_count, b_count)}
     if len(b.shape) == 2:
         shapes.add((m * batch, n, k, 1, 1, 1))
-    in_bf16, most = precision() == "bf16" and out.dtype == np.float32, 0
+    in_bf16, most = precision() == "bf16" and out.dtype == a.dtype == np.float32, 0
     for m, n, k, batch, *counts in shapes:
         most = max(most, scratch_bytes(m, n, k, batch, out.dtype))
         if in_bf16 and copies_pay(m, n):  # copies or slices: never both
@@ -52,16 +67,42 @@ def _scratch(out, a, b) -> int:
     return most
 
 
+# ---- operands in bf16 ----
+
+
+def keeps(m: int, n: int, k: int) -> bool:
+    """Whether operands of a product of these sizes should be kept: where rows of theirs are whole loads, either way."""
+    return capability() >= TENSOR_CORES and copies_pay(m, n) and not any(size % GROUP for size in (m, n, k))
+
+
+@cuda("to_bf16", dtypes=("uint16",))
+def to_bf16(out, x):
+    if not out.size:
+        return []
+    view = _view(x) if x.ndim == 2 and x.dtype == np.float32 else None
+    if view is None or capability(out) < TENSOR_CORES or not line(out) or not apart(out, x):
+        return None
+    if x.shape[1] % GROUP or address(out) % WIDE:
+        return None
+    return copy(view, *x.shape, 1, address(out), (out, x))
+
+
+# ---- products ----
+
+
+@cuda(of_bf16("matmul"), scratch=_scratch, dtypes=("float32",))
 @cuda("matmul", scratch=_scratch)
 def matmul(out, a, b, scratch):
     return _encode(out, a, b, scratch)
 
 
+@cuda(of_bf16("linear"), scratch=lambda out, x, w, *b, activation: _scratch(out, x, w), dtypes=("float32",))
 @cuda("linear", scratch=lambda out, x, w, *b, activation: _scratch(out, x, w))
 def linear(out, x, w, *b, activation, scratch):
     return _encode(out, x, w, scratch, bias=b[0] if b else None, activation=activation)
 
 
+@cuda(of_bf16("masked_matmul"), scratch=lambda out, a, b, h: _scratch(out, a, b), dtypes=("float32",))
 @cuda("masked_matmul", scratch=lambda out, a, b, h: _scratch(out, a, b))
 def masked_matmul(out, a, b, h, scratch):
     return _encode(out, a, b, scratch, mask=h)
@@ -71,7 +112,10 @@ def _encode(out, a, b, scratch, bias=None, activation=None, mask=None):
     found = products(out, a, b, bias, activation, mask)
     if found is None:
         return None
-    calls, exactness = [], precision() if capability(out) >= TENSOR_CORES else "float32"
+    given = "bf16" if a.dtype != out.dtype else precision()
+    calls, exactness = [], given if capability(out) >= TENSOR_CORES else "float32"
+    if exactness != "bf16" and a.dtype != out.dtype:
+        return None
     for each in found:
         own = launches(each, step_for(each, exactness), exactness, scratch)
         calls += choice.best(each, own, exactness, out, scratch)
@@ -100,7 +144,8 @@ def products(out, a, b, bias=None, activation=None, mask=None) -> list[Product] 
         rows = math.prod(a.shape[:-1])
         a, out, mask = (each.reshape(rows, each.shape[-1]) for each in (a, out, mask))
     (m, n), k = out.shape[-2:], a.shape[-1]
-    views = [_view(each) for each in (a, b, out, mask)]
+    views, operands = [_view(each) for each in (a, b, out, mask)], np.dtype(a.dtype)
+    sizes = [each.dtype.itemsize for each in (a, b, out, mask)]
     axes = _batches(out.shape[:-2], (a, b, out, mask))
     at_bias = NOTHING if bias is None else View(address(bias), 0, _stride(bias, 0))
     if None in (*views, axes, at_bias.column) or math.prod(count for count, _ in axes[:-1]) > MOST:
@@ -108,14 +153,14 @@ def products(out, a, b, bias=None, activation=None, mask=None) -> list[Product] 
     count, inner = axes[-1]
     a, b, c, mask = (view._replace(batch=step) for view, step in zip(views, inner))
     mask = mask if masked else NOTHING
-    whole = Product(m, n, k, count, a, b, c, at_bias, mask, activation, np.dtype(out.dtype), keep)
+    dtype = np.dtype(out.dtype)
+    whole = Product(m, n, k, count, a, b, c, at_bias, mask, activation, dtype, keep, operands)
     found = []
     for index in np.ndindex(*(count for count, _ in axes[:-1])):
         at = [sum(i * steps[which] for i, (_, steps) in zip(index, axes)) for which in range(4)]
         moved = [
-            view._replace(address=view.address + step * out.dtype.itemsize)
-            for view, step in zip((a, b, c, mask), at)
-        ]  # fmt: skip
+            view._replace(address=view.address + step * size) for view, step, size in zip((a, b, c, mask), at, sizes)
+        ]
         one = whole._replace(**dict(zip("abc", moved)))
         found.append(one._replace(mask=moved[3]) if masked else one)
     return found

@@ -56,22 +56,28 @@ def in_bf16(product: Product, scratch) -> tuple[list[Launch], Product] | None:
             view, rows, columns = view.turned(), columns, rows
         nbytes, leading = _nbytes(rows, columns), _leading(columns)
         left -= count * nbytes
-        if left < 0 or count * nbytes // (2 * GROUP) > MOST_GROUPS:
+        if left < 0:
             return None
-        made.append(_copy(view, rows, columns, count, at, (*product.keep, scratch)))
-        copy = View(at, leading, 1, nbytes // 2 if view.batch else 0)
-        views.append(copy.turned() if turned else copy)
+        found = copy(view, rows, columns, count, at, (*product.keep, scratch))
+        if found is None:
+            return None
+        made += found
+        lying = View(at, leading, 1, nbytes // 2 if view.batch else 0)
+        views.append(lying.turned() if turned else lying)
         at += count * nbytes
     a, b = views[0], views[1].turned()
-    return made, product._replace(a=a, b=b, keep=(*product.keep, scratch))
+    return made, product._replace(a=a, b=b, keep=(*product.keep, scratch), operands=np.dtype("uint16"))
 
 
-def _copy(view: View, rows: int, columns: int, count: int, to: int, keep: tuple) -> Launch:
+def copy(view: View, rows: int, columns: int, count: int, to: int, keep: tuple) -> list[Launch] | None:
+    """The launch that writes ``count`` matrices to an address; None where that is more than one launch can do."""
     groups = count * rows * (_leading(columns) // GROUP)
+    if groups > MOST_GROUPS:
+        return None
     wide = view.column == 1 and fits(view, rows, 0, 4, count)
     arguments = (
         *map(np.uint32, (groups, rows, columns)), np.uint64(to), np.uint64(view.address),
         *map(integer, (view.row, view.column, view.batch)),
     )  # fmt: skip
     name = "to_bf16_wide_f32" if wide else "to_bf16_f32"
-    return Launch("product_operands", name, blocks_of(groups, THREADS), (THREADS, 1, 1), arguments, keep=keep)
+    return [Launch("product_operands", name, blocks_of(groups, THREADS), (THREADS, 1, 1), arguments, keep=keep)]

@@ -44,7 +44,11 @@ NOTHING = View(0, 0, 0)
 
 
 class Product(NamedTuple):
-    """C = where(mask > 0, activation(A B + bias), 0), each part if it is there."""
+    """C = where(mask > 0, activation(A B + bias), 0), each part if it is there.
+
+    ``dtype`` is the type of all but A and B, whose strides count elements of ``operands``: of the same, or of "uint16",
+    which are numbers in bf16.
+    """
 
     m: int
     n: int
@@ -58,6 +62,7 @@ class Product(NamedTuple):
     activation: str | None
     dtype: np.dtype
     keep: tuple
+    operands: np.dtype
 
     def turned(self) -> Product:
         """The same as C^T = B^T A^T."""
@@ -65,11 +70,16 @@ class Product(NamedTuple):
         return self._replace(m=self.n, n=self.m, a=self.b.turned(), b=self.a.turned(), **turned)
 
     def part_of_batch(self, first: int, count: int) -> Product:
-        def moved(view: View) -> View:
-            return view._replace(address=view.address + first * view.batch * self.dtype.itemsize)
+        def moved(name: str) -> View:
+            view, dtype = getattr(self, name), self.operands if name in "ab" else self.dtype
+            return view._replace(address=view.address + first * view.batch * dtype.itemsize)
 
-        views = {name: moved(getattr(self, name)) for name in ("a", "b", "c", "mask")}
+        views = {name: moved(name) for name in ("a", "b", "c", "mask")}
         return self._replace(batch=count, **views)
+
+    @property
+    def of_bf16(self) -> bool:
+        return self.operands != self.dtype
 
     @property
     def flops(self) -> int:
@@ -127,6 +137,8 @@ def scratch_bytes(m: int, n: int, k: int, batch: int, dtype, step: str | None = 
 
 def step_for(product: Product, precision: str) -> str:
     """The step of the ladder that programs get."""
+    if product.of_bf16:
+        return "tensor"
     if 1 in (product.m, product.n):
         return "matvec"
     if min(product.m, product.n) <= NARROW:  # there is a tile for it, and it takes as long as memory does
@@ -185,7 +197,7 @@ def _launch(product: Product, step: str, precision: str, tile, slices: int, dept
             tile = (64, 64) if "any" in ways else tile
             threads = 256 if precision == "bf16" and tile == (128, 128) else 128
             shared = _tensor_shared(tile, ways) if precision == "tf32" else 0
-            name += f"_{precision}"
+            name += "_of_bf16" if product.of_bf16 else f"_{precision}"
         name += f"_{tile[0]}x{tile[1]}_{ways[0]}_{ways[1]}"
     grid = (-(-product.m // tile[0]) * -(-product.n // tile[1]), 1, product.batch * slices)
     arguments = _arguments(product, slices, depth, _is_packed(product))
@@ -204,7 +216,8 @@ def _matvec(product: Product, slices: int, depth: int) -> Launch:
     m, k, a, b = product.m, product.k, product.a, product.b
     grid, name = -(-m // 32), "matvec_columns"
     if (a.column == 1 or k == 1) and not (a.row == 1 and m > 1 and k < 32):
-        wide = (b.row == 1 or k == 1) and _fits(a, m, 0, product) and _fits(b, 0, 0, product)
+        size = product.dtype.itemsize
+        wide = (b.row == 1 or k == 1) and fits(a, m, 0, size, product.batch) and fits(b, 0, 0, size, product.batch)
         few = m * product.batch * slices < 4 * ENOUGH and depth >= 1024
         grid, name = (m, "matvec_block") if few else (-(-m // 8), "matvec_rows")
         name += "_wide" * wide
@@ -221,17 +234,14 @@ def fits(view: View, rows: int, columns: int, size: int, batch: int = 1) -> bool
     return view.address % WIDE == 0 and not any(step * size % WIDE for step in steps)
 
 
-def _fits(view: View, rows: int, columns: int, product: Product) -> bool:
-    return fits(view, rows, columns, product.dtype.itemsize, product.batch)
-
-
 def _ways(product: Product) -> tuple[str, str]:
     """How A and B lie: along the depth or across it, where they can be loaded 16 bytes at a time, or anyhow."""
     found = []
+    size, batch = product.operands.itemsize, product.batch
     for view, rows in ((product.a, product.m), (product.b.turned(), product.n)):
-        if (view.column == 1 or product.k == 1) and _fits(view, rows, 0, product):
+        if (view.column == 1 or product.k == 1) and fits(view, rows, 0, size, batch):
             found.append("deep")
-        elif (view.row == 1 or rows == 1) and _fits(view, 0, product.k, product):
+        elif (view.row == 1 or rows == 1) and fits(view, 0, product.k, size, batch):
             found.append("flat")
         else:
             found.append("any")
@@ -241,7 +251,7 @@ def _ways(product: Product) -> tuple[str, str]:
 def _is_packed(product: Product) -> bool:
     """Whether C, bias and mask may be touched 16 bytes at a time."""
     for view, rows in ((product.c, product.m), (product.mask, product.m), (product.bias, 0)):
-        if view.address and not (view.column == 1 and _fits(view, rows, 0, product)):
+        if view.address and not (view.column == 1 and fits(view, rows, 0, product.dtype.itemsize, product.batch)):
             return False
     return True
 

@@ -3,6 +3,6 @@
 Faster kernels are tested against these. Elementwise operations have no code here: their expressions say it all.
 """
 
-from . import indexing, linalg, network, random, reduction, shaping, special, updates
+from . import bf16, indexing, linalg, network, random, reduction, shaping, special, updates
 
-__all__ = ["indexing", "linalg", "network", "random", "reduction", "shaping", "special", "updates"]
+__all__ = ["bf16", "indexing", "linalg", "network", "random", "reduction", "shaping", "special", "updates"]

@@ -1,4 +1,5 @@
-"""Operations that a program makes of others: chains of elementwise ones, and products that are used up tile by tile.
+"""Operations that a program makes of others: chains of elementwise ones, products that are used up tile by tile, and
+products of operands that are kept in bf16.
 
 They are records like those of the table, so that a graph, a plan and an executor need to know nothing of them, but they
 are not in the table: no user calls them, they have no samples and no derivative (a program is differentiated before it
@@ -10,9 +11,10 @@ from __future__ import annotations
 import functools
 
 from tinynet import kernels
+from tinynet.errors import DTypeError
 
-from .record import Op
-from .spec import Spec, broadcast_shapes, reduced_shape
+from .record import Op, lookup
+from .spec import FLOAT32, Spec, as_dtype, broadcast_shapes, reduced_shape
 from .splitting import JOIN, Split
 
 
@@ -102,6 +104,31 @@ class Tiled(Op):
             self.consumer.kernel(target, dtype), self.at, self.producer.kernel(target, self.made.dtype), self.options,
             self.cuts, self.count, self.made.dtype, self.tile_bytes,
         )  # fmt: skip
+
+
+BF16 = as_dtype("uint16")  # holds the bits: no array library has the type
+
+to_bf16 = Op("to_bf16", "x", lambda x: Spec(x.shape, BF16), flops=lambda out, x: out.size, listed=False)
+
+
+@functools.cache
+def of_bf16(name: str) -> Op:
+    """The product of this name, of operands that ``to_bf16`` has rounded. The result is of float32."""
+    product = lookup(name)
+
+    def widened(specs):
+        return (*(Spec(spec.shape, FLOAT32) for spec in specs[:2]), *specs[2:])
+
+    def rule(*specs, **attributes):
+        if any(spec.dtype != BF16 for spec in specs[:2]):
+            raise DTypeError(of.name, expected="operands in bf16", got=", ".join(map(str, specs[:2])))
+        return product.rule(*widened(specs), **attributes)
+
+    of = Op(
+        kernels.of_bf16(name), " ".join(product.inputs), rule, attributes=product.attributes, split=product.split,
+        flops=product.flops, listed=False,
+    )  # fmt: skip
+    return of
 
 
 class Reserved(Op):

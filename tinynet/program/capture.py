@@ -148,17 +148,21 @@ class Captured:
                 got=f"one that changed {changed}", mend="do that outside of the step; return what it needs",
             )  # fmt: skip
         if known is not None:
-            known.settle(trace, result, call, self.options, self.__name__)
+            self._with_room(call, trace, lambda: known.settle(trace, result, call, self.options, self.__name__))
             return known.run(call) if known.replaces(trace) else result
         if sum(map(len, self._variants.values())) >= _MOST_VARIANTS:
             self._make_room(call)
+        variant = self._with_room(call, trace, lambda: Variant(trace, result, call, self.options))
+        self._variants.setdefault(call.signature, []).append(variant)
+        return variant.run(call) if variant.replaces(trace) else result
+
+    def _with_room(self, call: Call, trace: Trace, make: Callable):
+        """What ``make()`` gives; where a program finds no memory, the step changes nothing, and the error says more."""
         try:
-            variant = Variant(trace, result, call, self.options)
+            return make()
         except ArenaError as error:
             trace.undo()
             raise self._with_largest_batch(error, call) from error.__cause__
-        self._variants.setdefault(call.signature, []).append(variant)
-        return variant.run(call) if variant.replaces(trace) else result
 
     def _with_largest_batch(self, error: ArenaError, call: Call) -> ArenaError:
         """The error of a program without memory, with the largest batch that would fit, where that can be known."""

@@ -34,6 +34,7 @@ def finish(graph: Graph, fuse: bool, tile_bytes: int = TILE_BYTES, target: str |
         passes.fuse_elementwise(graph)
         if target in _MASK_IN_CACHE:
             passes.mask_products(graph)
+        passes.round_operands(graph, target)
     passes.forward_results(graph)
     if fuse:
         passes.tile_updates(graph, tile_bytes, target)

@@ -107,6 +107,7 @@ class Variant:
         with using_precision(options.precision):  # scratch depends on it
             graph, notes, target = fitting(base, options.memory, options.fuse, targets)
         self.program = Program(graph, notes=notes, target=target, precision=options.precision)
+        self._unproven = base if options.verify and options.precision != "float32" else None
         self._rounds = options.fuse or target != call.backend.target  # other bits than those of eager mode
         written = graph.written()
         self.written = [r for r in trace.externals if r in written]
@@ -259,11 +260,14 @@ class Variant:
             if not same_bits(backend, ours, theirs):
                 raise difference(what)
 
-    def _verify_results(self, trace: Trace, results: Results, call: Call) -> None:
+    def _verify_results(self, trace: Trace, results: Results, call: Call, options: Options) -> None:
         """Raises CaptureError unless the fused program gives and leaves what the eager run did, to rounding."""
-        program, graph = self.program, self.program.graph
-        if program.precision != "float32":  # the same instructions with the roundings of the eager run
-            program = Program(graph, target=program.target)
+        program = self.program
+        if self._unproven is not None:  # made of the same trace, by the same passes, with the roundings of eager mode
+            with using_precision("float32"):
+                graph, _, target = fitting(self._unproven, options.memory, options.fuse, (program.target,))
+            program = Program(graph, target=target)
+        graph = program.graph
         outputs, state, inputs = run_from_before(program, trace, call)
         backend = program.backend
         left = [(f"tensor {graph.registers[r].name}", r, state[r], trace.arrays[r]) for r in self.written]
@@ -286,8 +290,8 @@ class Variant:
         results = Results(result, trace, call, options.keep_grads)
         self._compare(trace, name)
         if self.replaces(trace):
-            self._verify_results(trace, results, call)
-        self.settled = True
+            self._verify_results(trace, results, call, options)
+        self.settled, self._unproven = True, None
         if self.replaces(trace):
             trace.undo()
 

@@ -5,17 +5,17 @@
 //
 // Each part of it is left out where its pointer is null or its number 0. A batch takes the z of the grid: a_batch, ...
 // lie between its matrices. With `slices` > 1 it is batch * slices: slice s has the products of depth s * depth on,
-// which are written as they are, to be added up in that order by product_parts.cu.
+// which are written as they are, to be added up in that order by product_parts.cu. A and B may be of another type, S.
 #ifndef TINYNET_PRODUCT_CUH
 #define TINYNET_PRODUCT_CUH
 #include "tinynet.cuh"
 
-template <class T>
+template <class T, class S = T>
 struct Product {
     int64 m, n, k, depth;
-    const T* a;
+    const S* a;
     int64 a_row, a_step, a_batch;
-    const T* b;
+    const S* b;
     int64 b_step, b_column, b_batch;
     T* c;
     int64 c_row, c_column, c_batch;
@@ -27,8 +27,8 @@ struct Product {
     int packs;  // whether C, bias and mask may be touched 16 bytes at a time
 
     // The product of this block: its matrix of the batch, its part of the depth.
-    __device__ __forceinline__ Product<T> of_block() const {
-        Product<T> p = *this;
+    __device__ __forceinline__ Product of_block() const {
+        Product p = *this;
         const int64 batch = blockIdx.z / slices, first = blockIdx.z % slices * depth;
         p.a += batch * a_batch + first * a_step;
         p.b += batch * b_batch + first * b_step;
@@ -40,23 +40,26 @@ struct Product {
 };
 
 #define TAKES_PRODUCT                                                                                            \
-    int64 m, int64 n, int64 k, int64 depth, const T *a, int64 a_row, int64 a_step, int64 a_batch, const T *b,    \
+    int64 m, int64 n, int64 k, int64 depth, const S *a, int64 a_row, int64 a_step, int64 a_batch, const S *b,    \
         int64 b_step, int64 b_column, int64 b_batch, T *c, int64 c_row, int64 c_column, int64 c_batch,           \
         const T *bias, int64 bias_row, int64 bias_column, const T *mask, int64 mask_row, int64 mask_column,      \
         int64 mask_batch, int slices, int activation, int packs
 #define GIVES_PRODUCT                                                                                            \
-    Product<T> {                                                                                                 \
+    Product<T, S> {                                                                                              \
         m, n, k, depth, a, a_row, a_step, a_batch, b, b_step, b_column, b_batch, c, c_row, c_column, c_batch,    \
             bias, bias_row, bias_column, mask, mask_row, mask_column, mask_batch, slices, activation, packs      \
     }
 
-// An entry point; LEAST: blocks that a multiprocessor is to have room for.
-#define PRODUCT(name, type, THREADS, LEAST, ...)                                                                 \
+// An entry point for elements of a type, with operands of the same or of another one. LEAST: blocks that a
+// multiprocessor is to have room for.
+#define PRODUCT_OF(name, type, operand, THREADS, LEAST, ...)                                                     \
     namespace of_##name {                                                                                        \
     using T = type;                                                                                              \
+    using S = operand;                                                                                           \
     extern "C" __global__ void __launch_bounds__(THREADS, LEAST) name(TAKES_PRODUCT) { __VA_ARGS__(GIVES_PRODUCT); } \
     TINYNET_KERNEL(name)                                                                                         \
     }
+#define PRODUCT(name, type, THREADS, LEAST, ...) PRODUCT_OF(name, type, type, THREADS, LEAST, __VA_ARGS__)
 
 // ---- where a block is ----
 
@@ -85,15 +88,15 @@ __device__ __forceinline__ T activated(T x, int activation) {
 }
 
 // Bias, activation and mask on an element of the product.
-template <class T>
-__device__ __forceinline__ T finished(const Product<T>& p, T value, int64 row, int64 column) {
+template <class T, class S>
+__device__ __forceinline__ T finished(const Product<T, S>& p, T value, int64 row, int64 column) {
     if (p.bias) value += p.bias[row * p.bias_row + column * p.bias_column];
     value = activated(value, p.activation);
     return p.mask && !(p.mask[row * p.mask_row + column * p.mask_column] > 0) ? T(0) : value;
 }
 
-template <class T>
-__device__ __forceinline__ void store_finished(const Product<T>& p, T value, int64 row, int64 column) {
+template <class T, class S>
+__device__ __forceinline__ void store_finished(const Product<T, S>& p, T value, int64 row, int64 column) {
     if (row < p.m && column < p.n) p.c[row * p.c_row + column * p.c_column] = finished(p, value, row, column);
 }
 
@@ -121,8 +124,8 @@ __device__ __forceinline__ void store_at_once(double* to, const Pack<double>& pa
 // neighbouring threads, and what is done to a value is written out once, not once for each register.
 //
 // room: shared memory for (BN + pack) * ROWS elements, that the block is done with.
-template <int BM, int BN, int ROWS, int THREADS, class T, class Each>
-__device__ __forceinline__ void store_tile(const Product<T>& p, Place at, T* room, const Each& each) {
+template <int BM, int BN, int ROWS, int THREADS, class T, class S, class Each>
+__device__ __forceinline__ void store_tile(const Product<T, S>& p, Place at, T* room, const Each& each) {
     constexpr int P = Pack<T>::COUNT, STRIDE = BN + P;
     for (int first = 0; first < BM && at.row + first < p.m; first += ROWS) {
         __syncthreads();

@@ -12,7 +12,8 @@
 //
 // bf16: a thread loads its part of the next tile into registers while the warps work on this one, and rounds it on its
 // way into shared memory, which then holds half as many bytes; ldmatrix takes fragments from there, four matrices of
-// 8 x 8 at once, turned where the operand lies the other way.
+// 8 x 8 at once, turned where the operand lies the other way. "of_bf16" has operands that are rounded already, as
+// product_operands.cu makes them, and moves half as many bytes on that way, too.
 //
 // What it is made for: half or more of what the tensor cores of 8.0 can do. In TF32, shared memory delivers the words
 // of 64 x 64 elements just as fast as they are used, and not those of smaller tiles. On 9.0 these instructions cannot
@@ -109,23 +110,29 @@ __device__ __forceinline__ void product_tf32(const Product<float>& all) {
     store_tile<BM, BN, ROWS, THREADS>(p, at, room, [&](const auto& store) { warp.each(sums, store); });
 }
 
-// A panel of bf16, on its way through the registers of the block's threads.
-template <int ROWS, int DEPTH, Way WAY, int THREADS>
-struct Rounded : Panel<float, ROWS, DEPTH, WAY, THREADS, 8, 8> {
-    using Base = Panel<float, ROWS, DEPTH, WAY, THREADS, 8, 8>;
-    static constexpr int GROUP = WAY == ANY ? 1 : 4, COUNT = ROWS * DEPTH / GROUP / THREADS;
-    static_assert(ROWS * DEPTH % (GROUP * THREADS) == 0, "all threads do the same");
-    float held[COUNT][GROUP];
+// Two neighbours in bf16: rounded, unless they are that already.
+__device__ __forceinline__ unsigned pair_of(float low, float high) { return to_bf16_pair(low, high); }
+__device__ __forceinline__ unsigned pair_of(unsigned short low, unsigned short high) {
+    return low | unsigned(high) << 16;
+}
 
-    __device__ __forceinline__ void load(const float* from, int64 row_step, int64 k_step, int rows, int64 left) {
-        Base::each(from, row_step, k_step, rows, left, [&](int, const float* address, int there, int number) {
-            if (GROUP == there && GROUP == 4) {
+// A panel of bf16, on its way through the registers of the block's threads. S: the type in memory.
+template <class S, int ROWS, int DEPTH, Way WAY, int THREADS>
+struct Rounded : Panel<S, ROWS, DEPTH, WAY, THREADS, 8, 8> {
+    using Base = Panel<S, ROWS, DEPTH, WAY, THREADS, 8, 8>;
+    static constexpr int GROUP = WAY == ANY ? 1 : Pack<S>::COUNT, COUNT = ROWS * DEPTH / GROUP / THREADS;
+    static_assert(ROWS * DEPTH % (GROUP * THREADS) == 0, "all threads do the same");
+    S held[COUNT][GROUP];
+
+    __device__ __forceinline__ void load(const S* from, int64 row_step, int64 k_step, int rows, int64 left) {
+        Base::each(from, row_step, k_step, rows, left, [&](int, const S* address, int there, int number) {
+            if (GROUP == there && GROUP > 1) {
                 const auto pack = load_pack(address);
 #pragma unroll
                 for (int i = 0; i < GROUP; ++i) held[number][i] = pack.at[i];
             } else {
 #pragma unroll
-                for (int i = 0; i < GROUP; ++i) held[number][i] = i < there ? address[i] : 0.0f;
+                for (int i = 0; i < GROUP; ++i) held[number][i] = i < there ? address[i] : S(0);
             }
         });
     }
@@ -133,11 +140,12 @@ struct Rounded : Panel<float, ROWS, DEPTH, WAY, THREADS, 8, 8> {
     __device__ __forceinline__ void store(unsigned short* room, int64 k_step) const {
         Base::each_place(k_step == 1, [&](int at, int, int, int number) {
             if constexpr (GROUP == 1) {
-                room[at] = static_cast<unsigned short>(to_bf16_pair(held[number][0], 0.0f));
+                room[at] = static_cast<unsigned short>(pair_of(held[number][0], S(0)));
             } else {
-                const Chunk<unsigned, 2> pairs = {to_bf16_pair(held[number][0], held[number][1]),
-                                                  to_bf16_pair(held[number][2], held[number][3])};
-                *reinterpret_cast<Chunk<unsigned, 2>*>(room + at) = pairs;
+                Chunk<unsigned, GROUP / 2> pairs;
+#pragma unroll
+                for (int i = 0; i < GROUP; i += 2) pairs.at[i / 2] = pair_of(held[number][i], held[number][i + 1]);
+                store_chunk(reinterpret_cast<unsigned*>(room + at), pairs);
             }
         });
     }
@@ -151,21 +159,21 @@ struct Rounded : Panel<float, ROWS, DEPTH, WAY, THREADS, 8, 8> {
     }
 };
 
-template <int BM, int BN, int WM, int WN, Way A_WAY, Way B_WAY>
-__device__ __forceinline__ void product_bf16(const Product<float>& all) {
+template <int BM, int BN, int WM, int WN, Way A_WAY, Way B_WAY, class S>
+__device__ __forceinline__ void product_bf16(const Product<float, S>& all) {
     using W = Warps<BM, BN, WM, WN>;
     constexpr int DEPTH = 32, THREADS = W::THREADS;
-    using A = Rounded<BM, DEPTH, A_WAY, THREADS>;
-    using B = Rounded<BN, DEPTH, B_WAY, THREADS>;
+    using A = Rounded<S, BM, DEPTH, A_WAY, THREADS>;
+    using B = Rounded<S, BN, DEPTH, B_WAY, THREADS>;
     constexpr int BOTH = A::SIZE + B::SIZE, ROWS = BM * (BN + 4) <= BOTH ? BM : BM / 2;  // 2 tiles of half a float
     constexpr int FLOATS = BOTH > ROWS * (BN + 4) ? BOTH : ROWS * (BN + 4);
     TINYNET_SHARED(Pack<float>, packs, (FLOATS + 3) / 4);
     unsigned short* const room = reinterpret_cast<unsigned short*>(packs);
 
-    const Product<float> p = all.of_block();
+    const auto p = all.of_block();
     const Place at = tile_of_block<BM, BN>(p.m, p.n);
     const W warp;
-    const float *a = p.a + at.row * p.a_row, *b = p.b + at.column * p.b_column;
+    const S *a = p.a + at.row * p.a_row, *b = p.b + at.column * p.b_column;
     const int a_rows = int(min(p.m - at.row, int64(BM))), b_rows = int(min(p.n - at.column, int64(BN)));
     A a_held;
     B b_held;
@@ -205,18 +213,21 @@ __device__ __forceinline__ void product_bf16(const Product<float>& all) {
     store_tile<BM, BN, ROWS, THREADS>(p, at, c_room, [&](const auto& store) { warp.each(sums, store); });
 }
 
-#define TENSOR(what, BM, BN, WM, WN, LEAST, name, A, B)                                            \
-    PRODUCT(product_tensor_##what##_##BM##x##BN##_##name##_f32, float, BM / WM * (BN / WN) * WARP, \
-            LEAST, product_##what<BM, BN, WM, WN, A, B>)
-#define PACKED_WAYS(what, BM, BN, WM, WN, LEAST)                     \
-    TENSOR(what, BM, BN, WM, WN, LEAST, deep_flat, DEEP, FLAT)       \
-    TENSOR(what, BM, BN, WM, WN, LEAST, deep_deep, DEEP, DEEP)       \
-    TENSOR(what, BM, BN, WM, WN, LEAST, flat_flat, FLAT, FLAT)       \
-    TENSOR(what, BM, BN, WM, WN, LEAST, flat_deep, FLAT, DEEP)
+#define TENSOR(what, function, operand, BM, BN, WM, WN, LEAST, name, A, B)                            \
+    PRODUCT_OF(product_tensor_##what##_##BM##x##BN##_##name##_f32, float, operand,                    \
+               BM / WM * (BN / WN) * WARP, LEAST, product_##function<BM, BN, WM, WN, A, B>)
+#define PACKED_WAYS(what, function, operand, BM, BN, WM, WN, LEAST)                  \
+    TENSOR(what, function, operand, BM, BN, WM, WN, LEAST, deep_flat, DEEP, FLAT)    \
+    TENSOR(what, function, operand, BM, BN, WM, WN, LEAST, deep_deep, DEEP, DEEP)    \
+    TENSOR(what, function, operand, BM, BN, WM, WN, LEAST, flat_flat, FLAT, FLAT)    \
+    TENSOR(what, function, operand, BM, BN, WM, WN, LEAST, flat_deep, FLAT, DEEP)
 
-PACKED_WAYS(tf32, 128, 128, 64, 64, 2)
-PACKED_WAYS(tf32, 64, 64, 32, 32, 3)
-TENSOR(tf32, 64, 64, 32, 32, 3, any_any, ANY, ANY)
-PACKED_WAYS(bf16, 128, 128, 64, 32, 1)
-PACKED_WAYS(bf16, 64, 64, 32, 32, 3)
-TENSOR(bf16, 64, 64, 32, 32, 2, any_any, ANY, ANY)
+PACKED_WAYS(tf32, tf32, float, 128, 128, 64, 64, 2)
+PACKED_WAYS(tf32, tf32, float, 64, 64, 32, 32, 3)
+TENSOR(tf32, tf32, float, 64, 64, 32, 32, 3, any_any, ANY, ANY)
+PACKED_WAYS(bf16, bf16, float, 128, 128, 64, 32, 1)
+PACKED_WAYS(bf16, bf16, float, 64, 64, 32, 32, 3)
+TENSOR(bf16, bf16, float, 64, 64, 32, 32, 2, any_any, ANY, ANY)
+PACKED_WAYS(of_bf16, bf16, unsigned short, 128, 128, 64, 32, 1)
+PACKED_WAYS(of_bf16, bf16, unsigned short, 64, 64, 32, 32, 3)
+TENSOR(of_bf16, bf16, unsigned short, 64, 64, 32, 32, 2, any_any, ANY, ANY)

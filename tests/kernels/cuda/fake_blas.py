@@ -130,6 +130,19 @@ class Event:
         pass
 
 
+class OnDevice:
+    """An array of the host that does not say so."""
+
+    def __init__(self, held):
+        self.held = held
+
+    def copy(self):
+        return self.held.copy()
+
+    def __setitem__(self, at, value):
+        self.held[at] = value
+
+
 @pytest.fixture
 def device(monkeypatch, tmp_path):
     """A CuPy that is none: what ``blas`` and ``choice`` ask of it, on the host's memory; nothing is known yet."""
@@ -152,4 +165,4 @@ def device(monkeypatch, tmp_path):
     monkeypatch.setattr(choice, "LEAST_FLOPS", 0)
     monkeypatch.setattr(choice, "run", lambda one: None)
     monkeypatch.setenv("TINYNET_CACHE", str(tmp_path))
-    return types.SimpleNamespace(stream=stream, library=library, folder=tmp_path / "cuda", array=object())
+    return types.SimpleNamespace(stream=stream, library=library, folder=tmp_path / "cuda", array=OnDevice(np.zeros(1)))

@@ -5,12 +5,14 @@ import itertools
 
 import numpy as np
 
+from tinynet import kernels
+
 products = importlib.import_module("tinynet.kernels.cuda.products")
 matrices = importlib.import_module("tinynet.kernels.cuda.matrices")
 
 DTYPES = ("float32", "float64")
 STEPS = [(step, dtype, "float32") for step in ("naive", "shared", "registers", "vectors") for dtype in DTYPES]
-STEPS += [("tensor", "float32", "tf32"), ("tensor", "float32", "bf16")]
+STEPS += [("tensor", "float32", exactness) for exactness in ("tf32", "bf16", "of_bf16")]
 IDS = [f"{step}-{dtype if exact == 'float32' else exact}" for step, dtype, exact in STEPS]
 LAYOUTS = list(itertools.product((False, True), repeat=3))  # A turned, B turned, aligned
 
@@ -43,11 +45,29 @@ def operands(m, n, k, dtype="float32", a_turned=False, b_turned=False, aligned=F
     return placed(np.full((m, n), 77, dtype), False, aligned), a, b
 
 
+def in_bf16(x):
+    """The same numbers in bf16, lying as they do."""
+    bits = np.zeros(x.shape, "uint16")
+    kernels.find("to_bf16", "reference")(bits, np.ascontiguousarray(x))
+    turned = x.strides[-1] != x.itemsize
+    apart = x.strides[-1 if turned else -2]
+    if x.itemsize in x.strides[-2:] and x.ctypes.data % 16 == 0 and apart % 16 == 0:
+        return placed(bits, turned, True)
+    steps = [step // 2 for step in x.strides]
+    ends = [step * max(n - 1, 0) for step, n in zip(steps, x.shape)]
+    low, high = (sum(pick(0, end) for end in ends) for pick in (min, max))
+    found = np.ndarray(x.shape, "uint16", np.zeros(high - low + 2, "uint8"), -low, steps)
+    found[...] = bits
+    return found
+
+
 def exact(a, b):
     return a.astype("float64") @ b.astype("float64")
 
 
 def launches(step, exactness, out, a, b, bias=None, activation=None, mask=None, scratch=None):
+    if exactness == "of_bf16":
+        a, b, exactness = in_bf16(a), in_bf16(b), "bf16"
     (product,) = matrices.products(out, a, b, bias, activation, mask)
     return products.launches(product, step, exactness, scratch)
 

@@ -12,7 +12,7 @@ import threading
 import numpy as np
 import pytest
 from fake_blas import Library, device, handle_of, product_of  # noqa: F401
-from product_checks import LAYOUTS, exact, finished, integers, placed
+from product_checks import LAYOUTS, exact, finished, in_bf16, integers, placed
 from runs import bound
 
 from tinynet import kernels
@@ -186,7 +186,7 @@ def test_the_room_that_is_declared_is_enough_whatever_the_strides(monkeypatch, t
 def test_arguments_of_bf16():
     a, b, out = numbers((16, 24)), numbers((24, 8), 1), np.zeros((16, 8), "float32")
     made, copy = operands.in_bf16(product_of(out, a, b), room_for(4096))
-    found = blas.gemm(copy, "bf16", "bfloat16")
+    found = blas.gemm(copy, "bf16")
     assert (found.dtype, found.operands, found.compute, found.math) == ("float32", "bfloat16", 68, 0)
     assert (found.a, found.b, found.c) == (copy.b.address, copy.a.address, out.ctypes.data)
     assert {each.arguments[3] for each in made} == {copy.a.address, copy.b.address}
@@ -201,7 +201,7 @@ def test_products_of_copies_in_every_layout(harness, batch):
         product = product_of(out, a, b)
         made, copy = operands.in_bf16(product, room_for(operands.copies_bytes(m, n, k, *[product.batch] * 2)))
         harness.run(made, orders=("forward",))
-        handle.multiply(blas.gemm(copy, "bf16", "bfloat16"), 5)
+        handle.multiply(blas.gemm(copy, "bf16"), 5)
         np.testing.assert_allclose(out, rounded(a) @ rounded(b), rtol=1e-5, atol=1e-6)
 
 
@@ -253,6 +253,123 @@ def test_a_gpu_without_tensor_cores_multiplies_in_float32(monkeypatch):
             ((_, (one,)),) = bound("matmul", out, [a, a], {})
             assert one.file == step
     assert asked == ["float32", "bf16"]
+
+
+# ---- operands that are kept in bf16 ----
+
+
+def floats(bits):
+    return (bits.astype("uint32") << 16).view("float32")
+
+
+def bits_of(*shape):
+    """Memory for numbers in bf16, as a plan aligns it."""
+    return room_for(2 * int(np.prod(shape))).view("uint16").reshape(shape)
+
+
+@pytest.mark.parametrize("target", ["reference", "cuda"])
+def test_numbers_are_rounded_to_the_nearest_ties_to_even(harness, target):
+    x = np.float32([1, 1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8 + 2**-20, -(1 + 2**-8), 3.4e38, 1e-40, -0.0])
+    x = np.stack([x, np.float32([np.inf, -np.inf, np.nan, 0, 2**-133, 2**-134, 3e38, -3e-45])])
+    out = bits_of(2, 8)
+    calls = kernels.find("to_bf16", target, "uint16").bind(out, x)
+    if target == "cuda":
+        harness.run(calls)
+    else:
+        calls[0][0]()
+    np.testing.assert_array_equal(floats(out), [
+        [1, 1, 1 + 2**-6, 1 + 2**-7, -1, np.inf, 2**-133, -0.0],
+        [np.inf, -np.inf, np.nan, 0, 2**-133, 0, rounded(x[1, 6]), 0],
+    ])  # fmt: skip
+    assert np.signbit(floats(out)[0, 7])
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_operands_in_bf16_are_made_of_any_strides(harness, turned):
+    for rows, columns in ((1, 8), (3, 24), (17, 256)):
+        x = placed(numbers((rows, columns)), turned, rows > 1)
+        out = bits_of(rows, columns)
+        ((_, (one,)),) = calls = kernels.find("to_bf16", "cuda", "uint16").bind(out, x)
+        assert one.function == ("to_bf16_wide_f32" if not turned and rows > 1 else "to_bf16_f32")
+        harness.run(calls)
+        np.testing.assert_array_equal(floats(out), rounded(x))
+
+
+def test_what_is_not_made_by_the_kernel():
+    """Rows that are not whole loads, more axes, and GPUs that would be trapped: the reference does those."""
+
+    def launched(out, x):
+        ((_, arguments),) = kernels.find("to_bf16", "cuda", "uint16").bind(out, x)
+        return bool(arguments)  # a launch; the reference is bound to its arrays
+
+    assert launched(bits_of(4, 16), numbers((4, 16)))
+    assert not launched(bits_of(4, 12), numbers((4, 12)))
+    assert not launched(bits_of(2, 4, 16), numbers((2, 4, 16)))
+    assert not launched(bits_of(4, 32)[:, ::2], numbers((4, 16)))
+
+
+@pytest.mark.parametrize("name", kernels.PRODUCTS)
+def test_products_of_operands_in_bf16_are_those_of_their_numbers(harness, name):
+    """On any target, with an epilogue or without; the kernel of a GPU also where the depth is cut."""
+    of = kernels.of_bf16(name)
+    for (m, k, n), (a_turned, b_turned, aligned) in itertools.product([(9, 16, 24), (70, 520, 66)], LAYOUTS):
+        a, b = (in_bf16(placed(integers(shape, seed=i), flag, aligned))
+                for i, (shape, flag) in enumerate((((m, k), a_turned), ((k, n), b_turned))))  # fmt: skip
+        rest = {"matmul": [], "linear": [integers((n,), seed=3)], "masked_matmul": [integers((m, n), seed=4)]}[name]
+        attributes = {"activation": "relu"} if name == "linear" else {}
+        extra = {"bias": rest[0], "activation": "relu"} if name == "linear" else {"mask": rest[0]} if rest else {}
+        expected = finished(exact(floats(a), floats(b)), **extra)
+        for target in ("reference", "cuda"):
+            out = np.full((m, n), 77, "float32")
+            kernel = kernels.find(of, target, "float32")
+            scratch = room_for(kernel.scratch_bytes(out, a, b, *rest, **attributes))
+            calls = kernel.bind(out, a, b, *rest, scratch=scratch, **attributes)
+            if target == "cuda":
+                assert calls[0][1][0].function.startswith("product_tensor_of_bf16_")
+                harness.run(calls, orders=("forward",))
+            else:
+                for function, arguments in calls:
+                    function(*arguments)
+            np.testing.assert_array_equal(out, expected)
+
+
+def test_cublas_multiplies_operands_in_bf16_as_they_are(device, monkeypatch):  # noqa: F811
+    a, b, out = in_bf16(integers((16, 40))), in_bf16(integers((40, 24), seed=1)), np.zeros((16, 24), "float32")
+    product = product_of(out, a, b)
+    ways = choice.ways_of_library(product, "bf16", room_for(2**16))
+    ((call, _),) = ways[choice.LIBRARY]
+    assert list(ways) == [choice.LIBRARY]  # there is nothing to be copied
+    assert (call.arguments.operands, call.arguments.dtype, call.arguments.compute) == ("bfloat16", "float32", 68)
+    call()
+    np.testing.assert_array_equal(out, exact(floats(a), floats(b)))
+    assert choice.key(product, "bf16") != choice.key(product_of(out, floats(a), floats(b)), "bf16")
+
+
+def test_batches_of_operands_in_bf16(harness, monkeypatch):
+    monkeypatch.setattr(products, "LARGEST_Z", 2)
+    for first, second in (((3, 9, 16), (3, 16, 8)), ((2, 3, 9, 16), (2, 1, 16, 8)), ((3, 9, 16), (16, 8))):
+        a, b = (bits_of(*shape) for shape in (first, second))
+        for bits, seed in ((a, 0), (b, 1)):
+            bits[...] = in_bf16(integers((1, bits.size), seed=seed)).reshape(bits.shape)
+        expected = np.matmul(floats(a), floats(b))
+        out = np.full(expected.shape, 77, "float32")
+        kernel = kernels.find(kernels.of_bf16("matmul"), "cuda", "float32")
+        harness.run(kernel.bind(out, a, b, scratch=room_for(kernel.scratch_bytes(out, a, b))), orders=("forward",))
+        np.testing.assert_array_equal(out, expected)
+
+
+def test_operands_are_kept_where_that_pays_and_is_possible(monkeypatch):
+    with precision.using_precision("bf16"):
+        assert kernels.keeps_in_bf16("cuda", 4096, 8192, 4096)
+        assert not kernels.keeps_in_bf16("native", 4096, 8192, 4096) and not kernels.keeps_in_bf16(None, 512, 512, 512)
+        assert not kernels.keeps_in_bf16("cuda", 4096, 10, 8192)
+        for odd in ((4097, 8192, 4096), (4096, 8190, 4096), (4096, 8192, 4100)):
+            assert not kernels.keeps_in_bf16("cuda", *odd)
+        monkeypatch.setattr(matrices, "capability", lambda array=None: 75)
+        assert not kernels.keeps_in_bf16("cuda", 4096, 8192, 4096)
+    for other in ("float32", "tf32"):
+        with precision.using_precision(other):
+            assert not kernels.keeps_in_bf16("cuda", 4096, 8192, 4096)
 
 
 # ---- the precision that is in force ----

@@ -3,6 +3,7 @@
 The device records what is asked of it and does it late, in an order that its events allow (``fake``).
 """
 
+import importlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,8 @@ from zoo import ZOO, batch, build
 
 import tinynet as tn
 from tinynet.kernels.cuda.encoding import address
+
+operands = importlib.import_module("tinynet.kernels.cuda.operands")
 
 pytestmark = pytest.mark.usefixtures("harness")
 
@@ -269,6 +272,41 @@ def test_a_precision_is_that_of_the_products(precision, relative):
         assert any(precision in launch.function for launch in launches)
 
 
+def test_operands_that_are_kept_in_bf16_come_to_the_bits_of_those_that_every_product_rounds(monkeypatch):
+    rng = np.random.default_rng(2)
+    batches = [(rng.normal(size=(24, 32)).astype("float32"), rng.integers(0, 24, 24)) for _ in range(5)]
+
+    def trained(least):
+        monkeypatch.setattr(operands, "LEAST", least)
+        with gpu() as (_, backend):
+            tn.seed(3)
+            model = tn.nn.Sequential(tn.nn.Dense(32, 40, "relu"), tn.nn.Dense(40, 24))
+            optimizer = tn.optim.Adam(model.parameters(), lr=0.02)
+
+            @tn.capture(precision="bf16")
+            def step(x, y):
+                optimizer.zero_grad()
+                loss = tn.losses.cross_entropy(model(x), y)
+                loss.backward()
+                optimizer.step()
+                return loss
+
+            losses, program = run(step, batches), step.program(*batches[0])
+            assert program.plan.peak_bytes in backend.blocks
+            return losses, weights(model), [each.op.name for each in program.graph]
+
+    losses, after, names = trained(10**9)
+    kept, kept_after, kept_names = trained(1)
+    assert not [name for name in names if name.endswith("bf16")]
+    # inputs, weights and gradients of the outputs of two layers; the first needs no gradient of its input
+    assert kept_names.count("to_bf16") == 6
+    assert sum(name.endswith("_of_bf16") for name in kept_names) == 5
+    assert kept == losses
+    for name, value in kept_after.items():
+        assert (value == after[name]).all(), name
+    assert np.ptp(losses) > 0
+
+
 def test_a_precision_needs_a_program_for_a_gpu():
     step = tn.capture(lambda x: x @ x, precision="bf16")
     with pytest.raises(tn.errors.ArgumentError, match="a program for a GPU"):
@@ -307,6 +345,27 @@ def test_without_memory_the_error_names_the_largest_batch(monkeypatch):
             step(*rows(5000))
         proven = int(caught.value.mend.split("at most ")[1].split(" ")[0].replace(",", ""))
         assert 0 < proven < largest and step(*rows(proven)).item() > 0  # a proof has an arena of its own
+
+
+def test_without_memory_for_a_proof_the_step_has_changed_nothing(monkeypatch):
+    with gpu() as (_, backend):
+        model, _, step = training(precision="tf32")
+        losses, block, before = [step(*BATCHES[0]).item()], backend.block, weights(model)
+
+        def small(nbytes):
+            if nbytes > 1000:
+                raise MemoryError("out of memory")
+            return block(nbytes)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(backend, "block", small)
+            patched.setattr(backend, "free_bytes", lambda: 1000)
+            with pytest.raises(tn.errors.ArenaError, match="for the arena") as caught:
+                step(*BATCHES[1])
+        assert caught.value.free == 1000
+        assert all((value == before[name]).all() for name, value in weights(model).items())
+        losses += run(step, BATCHES[1:])
+    np.testing.assert_allclose(losses, expected()[0], rtol=2e-2)
 
 
 def test_the_largest_batch_is_named_of_a_step_that_differentiates_by_its_argument(monkeypatch):
@@ -351,7 +410,7 @@ def test_a_gpu_is_planned_for_without_one(precision):
     with gpu():
         model = layers()
         assert tn.plan(model, "cross_entropy", "adam", 520, precision=precision).peak_bytes == plan.peak_bytes
-    assert (precision == "bf16") is any(t.tag == "scratch" and t.nbytes >= 2 * 600 * 520 for t in plan.tensors)
+    assert (precision == "bf16") is any(t.nbytes == 2 * 600 * 520 for t in plan.tensors)  # operands that are kept
     with pytest.raises(tn.errors.ArgumentError, match="a program for a GPU"):
         tn.plan(layers(), "cross_entropy", "adam", 8, executor="numpy", precision="tf32")
 

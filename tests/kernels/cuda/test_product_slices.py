@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
-from product_checks import DTYPES, exact, finished, integers, launches, operands, placed, scratch_for
+from product_checks import DTYPES, exact, finished, in_bf16, integers, launches, operands, placed, scratch_for
 from runs import bound
 
 products = importlib.import_module("tinynet.kernels.cuda.products")
@@ -14,7 +14,9 @@ matrices = importlib.import_module("tinynet.kernels.cuda.matrices")
 pytestmark = pytest.mark.usefixtures("harness")
 
 
-@pytest.mark.parametrize(("step", "exactness"), [("vectors", "float32"), ("tensor", "tf32"), ("tensor", "bf16")])
+@pytest.mark.parametrize(("step", "exactness"), [
+    ("vectors", "float32"), ("tensor", "tf32"), ("tensor", "bf16"), ("tensor", "of_bf16")
+])  # fmt: skip
 def test_slices_of_the_depth_add_up(harness, step, exactness):
     for (m, n, k), aligned, batch in itertools.product([(20, 33, 130), (40, 10, 385)], (False, True), (1, 2)):
         a = placed(integers((batch, m, k), seed=1), False, aligned)
@@ -22,8 +24,9 @@ def test_slices_of_the_depth_add_up(harness, step, exactness):
         bias, mask = integers((n,), seed=3), integers((batch, m, n), seed=4)
         scratch = scratch_for(m, n, k, batch)
         out = placed(np.full((batch, m, n), 77, "float32"), False, aligned)
-        (product,) = matrices.products(out, a, b, bias, "relu", mask)
-        found = products.launches(product, step, exactness, scratch)
+        given = (in_bf16(a), in_bf16(b)) if exactness == "of_bf16" else (a, b)
+        (product,) = matrices.products(out, *given, bias, "relu", mask)
+        found = products.launches(product, step, exactness.removeprefix("of_"), scratch)
         count = products.cut(m, n, k, batch, "float32", step).slices
         assert len(found) == 2 and found[0].grid[2] == batch * count > batch and found[1].file == "product_parts"
         harness.run(found, orders=("forward", "shuffled"))

@@ -62,7 +62,9 @@ def test_products_of_every_size_and_layout(harness, step, dtype, exactness):
         np.testing.assert_array_equal(out, exact(a, b), f"{m} x {k} x {n}, {a_turned} {b_turned} {aligned}")
 
 
-@pytest.mark.parametrize(("step", "exactness"), [("vectors", "float32"), ("tensor", "tf32"), ("tensor", "bf16")])
+@pytest.mark.parametrize(("step", "exactness"), [
+    ("vectors", "float32"), ("tensor", "tf32"), ("tensor", "bf16"), ("tensor", "of_bf16")
+])  # fmt: skip
 def test_products_of_large_tiles(harness, large_tiles, step, exactness):
     for (m, n, k), (a_turned, b_turned, aligned) in itertools.product(LARGE, LAYOUTS):
         if not aligned and (m < n or a_turned != b_turned):
@@ -106,7 +108,8 @@ def test_kernels_are_chosen_by_how_operands_lie(large_tiles):
     names = ("deep_flat", "deep_deep", "flat_flat", "flat_deep")
     for ways, (a_turned, b_turned) in zip(names, itertools.product((False, True), repeat=2)):
         for step, exactness, prefix in (
-            ("vectors", "float32", "vectors"), ("tensor", "tf32", "tensor_tf32"), ("tensor", "bf16", "tensor_bf16")
+            ("vectors", "float32", "vectors"), ("tensor", "tf32", "tensor_tf32"), ("tensor", "bf16", "tensor_bf16"),
+            ("tensor", "of_bf16", "tensor_of_bf16"),
         ):  # fmt: skip
             (one,) = launches(step, exactness, *operands(30, 40, 20, "float32", a_turned, b_turned, True))
             assert one.function == f"product_{prefix}_128x128_{ways}_f32" and one.file == f"product_{step}"
@@ -141,7 +144,7 @@ def test_a_mask_may_be_the_memory_of_the_result(harness):
         np.testing.assert_array_equal(out, expected)
 
 
-@pytest.mark.parametrize("exactness", precision.PRECISIONS)
+@pytest.mark.parametrize("exactness", [*precision.PRECISIONS, "of_bf16"])
 def test_nothing_that_is_not_a_number_gets_lost_or_spreads(harness, exactness):
     """NaN and infinities make NaN and infinities where they go in, and nowhere else: not from beyond an edge either."""
     step = "vectors" if exactness == "float32" else "tensor"
@@ -251,12 +254,14 @@ def test_what_is_declined(monkeypatch):
 # ---- precision ----
 
 
-@pytest.mark.parametrize(("exactness", "bits", "error"), [("tf32", 10, 3e-4), ("bf16", 7, 3e-3)])
+@pytest.mark.parametrize(("exactness", "bits", "error"), [
+    ("tf32", 10, 3e-4), ("bf16", 7, 3e-3), ("of_bf16", 7, 3e-3)
+])  # fmt: skip
 def test_operands_are_rounded_and_sums_are_not(harness, exactness, bits, error):
     rng = np.random.default_rng(3)
     a, b = rng.uniform(-1, 1, (70, 100)).astype("float32"), rng.uniform(-1, 1, (100, 66)).astype("float32")
     away_from_0 = lambda x: np.copysign(np.floor(np.abs(x) + 0.5), x)  # ties
-    nearest = np.rint if exactness == "bf16" else away_from_0
+    nearest = away_from_0 if exactness == "tf32" else np.rint
 
     def rounded(x):
         fraction, exponent = np.frexp(x.astype("float64"))
@@ -286,7 +291,7 @@ def test_a_missing_barrier_is_found(harness, file, line, fault):
     text = (launch.CODE / f"{file}.cu").read_text()
     (found,) = re.finditer(line, text)
     text = text[: found.start(1)] + text[found.end(1) :]
-    kept = {"product_vectors": "64, 64, 4, 4, 3", "product_tensor": "bf16, 64, 64"}.get(file)
+    kept = {"product_vectors": "64, 64, 4, 4, 3", "product_tensor": "bf16, float, 64, 64"}.get(file)
     if kept:  # one tile is enough: each kernel takes a while to build
         entries = r"^(ALL_WAYS|VECTORS|PACKED_WAYS|TENSOR)\((?!.*#)(?!.*%s).*\)\n" % re.escape(kept)  # noqa: UP031
         text = re.sub(entries, "", text, flags=re.MULTILINE)

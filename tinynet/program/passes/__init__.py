@@ -9,6 +9,7 @@ hoisting       updates as early as they may be, so that gradients die early
 cross_entropy  the loss and its gradient from one softmax
 fusion         chains of elementwise operations, with a reduction at the end
 masking        products and the mask of a rectifier after them
+rounding       operands of products in bf16, made once
 forwarding     what is written over a tensor, computed there and not copied
 tiling         products of matrices that an update uses up tile by tile
 inplace        results written over inputs that nobody needs any more
@@ -28,6 +29,7 @@ from .hoisting import hoist_updates
 from .inplace import write_in_place
 from .mask import mask_from_output
 from .masking import mask_products
+from .rounding import round_operands
 from .tiling import tile_updates
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "mask_from_output",
     "mask_products",
     "remove_dead",
+    "round_operands",
     "share_common",
     "tile_updates",
     "write_in_place",

@@ -6,13 +6,14 @@ So a weight's gradient takes the memory of one tile. An update may also read the
 
 from __future__ import annotations
 
-from tinynet.kernels import tiles
+from tinynet.kernels import of_bf16, tiles
 from tinynet.ops.fused import Tiled
 from tinynet.ops.splitting import JOIN, Split
 
 from ..graph import TEMPORARY, Graph, Instruction
 
-_PRODUCTS = ("matmul", "linear")  # large beside what they read, so that it pays to take them apart
+# Large beside what they read, so that it pays to take them apart.
+_PRODUCTS = ("matmul", "linear", of_bf16("matmul"), of_bf16("linear"))
 
 
 def tile_updates(graph: Graph, most: int = tiles.TILE_BYTES, target: str | None = None) -> None:
