@@ -4,7 +4,7 @@
 "bf16" to 7, and adds in float32: relative errors of about 3e-4 and 3e-3 of a product, and several times the speed.
 float64 is always float64; a GPU without these instructions (before compute capability 8.0) computes in float32.
 
-In "bf16" a program may keep operands that are rounded already, as integers of 16 bits, and multiply those: that are
+In "bf16" a program may keep operands that are rounded already, as integers of 16 bits, and multiply those: these are
 operations of their own, named after the products that they are (``of_bf16``).
 
 Every thread has its own, as every context of ``contextvars`` has, and begins with "float32". Scratch depends on it: a
