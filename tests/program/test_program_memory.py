@@ -14,6 +14,8 @@ import pytest
 from zoo import ZOO, batch, build
 
 import tinynet as tn
+from tinynet.backend import get_backend
+from tinynet.program import proof
 from tinynet.program.graph import CONSTANT, EXTERNAL
 
 
@@ -147,3 +149,58 @@ def test_a_program_lets_go_of_the_arguments_of_its_first_call(memory):
         del x
     gc.collect()
     assert [array() for array in given] == [None] * 3
+
+
+@pytest.mark.parametrize("executor", ["numpy", None])
+def test_what_the_first_calls_need_is_gone_without_the_collector(executor):
+    """A proof's program and its copies, the gradients of the eager run: each is more than what a program takes."""
+    tn.seed(0)
+    model = tn.nn.Sequential(tn.nn.Dense(64, 256, "relu"), tn.nn.Dense(256, 256, "relu"), tn.nn.Dense(256, 10))
+    optimizer = tn.optim.Adam(model.parameters())
+
+    @functools.partial(tn.capture, executor=executor)
+    def step(x, y):
+        optimizer.zero_grad()
+        loss = tn.losses.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    x, y = tn.tensor(np.ones((16, 64), "float32")), tn.tensor(np.arange(16) % 10)
+    plan = tn.plan(model, "cross_entropy", "adam", 16, executor=executor)
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        for _ in range(3):
+            step(x, y)
+        arrays = tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)
+        held = sum(trace.size for trace in tracemalloc.take_snapshot().filter_traces([arrays]).traces)
+        [[variant]] = step._variants.values()
+        arena = weakref.ref(next(iter(variant.program._slots.values())).base)
+        del variant
+        stayed = arena() is not None
+        del step
+        assert stayed and arena() is None
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    gradients = sum(p.nbytes for p in model.parameters())
+    assert plan.peak_bytes <= held < plan.peak_bytes + gradients / 4
+
+
+def changed(before, ours, theirs, everything=0.0):
+    return proof.changed_alike(get_backend("numpy"), before, ours, theirs, everything)
+
+
+@pytest.mark.parametrize("at", [0, proof._PIECE - 1, proof._PIECE, 2 * proof._PIECE + 6])
+def test_one_wrong_number_in_a_large_array_is_found(at):
+    rng = np.random.default_rng(0)
+    before = rng.standard_normal(2 * proof._PIECE + 7).astype("float32")
+    theirs = before + rng.standard_normal(before.shape).astype("float32")
+    assert changed(before, theirs, theirs)
+    for wrong in (np.nan, np.inf, 1e6):
+        ours = theirs.copy()
+        ours[at] = wrong
+        assert not changed(before, ours, theirs)
+        assert changed(before, theirs, ours) is (wrong != 1e6)  # where the eager run has none, anything may be

@@ -9,6 +9,8 @@ at a time, and another one waits. What a program looks like is in ``listing``.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import threading
 from collections.abc import Callable, Sequence
 
@@ -129,11 +131,6 @@ class Program:
             raise CaptureError("program", expected="a step that has run its program", got="one that has not")
         raise CaptureError("program", expected=f"{len(self._input_slots)} arrays", got=f"{count}")
 
-    def _refuse_array(self, array, slot) -> None:
-        if array.shape != slot.shape:
-            raise ShapeError("program", expected=f"an array of shape {slot.shape}", got=str(array.shape))
-        raise DTypeError("program", expected=f"an array of {slot.dtype}", got=str(array.dtype))
-
     def run(self, inputs: Sequence[object], externals: dict[int, object] | None = None) -> list[object]:
         """One call.
 
@@ -158,13 +155,7 @@ class Program:
 
     def execute(self) -> None:
         """What comes next: all calls, in their order."""
-        if self._compiled:
-            for function, arguments in self._linked:
-                function(*arguments)
-        else:
-            with self.backend.quiet():
-                for function, arguments in self._linked:
-                    function(*arguments)
+        _execute(self._linked, None if self._compiled else self.backend)
 
     def write_locked(self, source: Source, inputs: Sequence[str], before=(), after=(), lend=True) -> list[str]:
         """As ``write``, with the lock held; ``before`` and ``after`` are further lines."""
@@ -189,16 +180,13 @@ class Program:
             for function, arguments in self._linked:
                 source.add(f"{source.name(function)}({', '.join(map(source.name, arguments))})")
         else:
-            source.add(f"{source.name(self.execute)}()")
+            source.add(f"{source.name(functools.partial(_execute, self._linked, self.backend))}()")
         for i, slot in self._written_inputs:
-            source.add(f"{source.name(self._write_back)}({inputs[i]}, {source.name(slot)})")
+            source.add(f"{source.name(functools.partial(_write_back, self.backend))}({inputs[i]}, {source.name(slot)})")
         names = [f"r{i}" for i in range(len(self._results))]
         for name, array in zip(names, self._results):
             source.add(f"{name} = {source.name(self.backend.copier(array))}()")
         return names
-
-    def _write_back(self, array, slot) -> None:
-        array[...] = slot if self.backend.owns(array) else self.backend.to_host(slot)
 
     def _write_filling(self, source: Source, inputs: Sequence[str], lend: bool = False) -> None:
         if self._feed is not None:
@@ -210,15 +198,9 @@ class Program:
                 else:
                     source.add(f"{source.name(loan if lend else loan.copy)}({array})")
         if self._checks:
-            check = f"{source.name(self._check)}({', '.join(inputs)})"
+            check = source.name(functools.partial(_check, self.backend, self._checks, self.fed))
+            check = f"{check}({', '.join(inputs)})"
             source.add(check if self._screen is None else f"if {source.name(self._screen)}(): {check}")
-
-    def _check(self, *inputs) -> None:
-        """Raises the error of the first value out of its bounds; ``inputs`` are the arrays of the call."""
-        for bounds, array, i in self._checks:
-            given = inputs[i] if self.fed and i is not None else array
-            # on the host it takes no wait for a device
-            bounds.check(self.backend if self.backend.owns(given) else get_backend("numpy"), given)
 
     def _bind_to(self, externals: dict[int, object] | None) -> None:
         """Binds what is not bound yet."""
@@ -305,7 +287,7 @@ class Program:
         self._write_filling(filling, inputs)
         running.add(f"return [{', '.join(self.write(running, inputs))}]")
         for array, slot in zip(inputs, self._input_slots):
-            refuse = f"{serving.name(self._refuse_array)}({array}, {serving.name(slot)})"
+            refuse = f"{serving.name(_refuse_array)}({array}, {serving.name(slot)})"
             serving.add(f"if {array}.shape != {slot.shape} or {array}.dtype != {serving.name(slot.dtype)}: {refuse}")
         results = self.write_locked(serving, inputs, lend=not self.graph.written())
         serving.add(f"return {results[0] if len(results) == 1 else ', '.join(results) or '()'}")
@@ -368,3 +350,32 @@ class Program:
         """(flops, bytes moved) of one call."""
         costs = [e.op.cost(*self.graph.operands(e), **e.attributes) for e in self.graph.instructions if not e.view]
         return sum(flops for flops, _ in costs), sum(moved for _, moved in costs)
+
+
+# ---- what written functions call ----
+# None of it refers to its program: that refers to the functions, and would wait, with its arena, for the collector.
+
+
+def _execute(linked: Sequence[tuple], backend=None) -> None:
+    """Makes calls in their order; those that are not compiled with the warnings of a backend's library off."""
+    with contextlib.nullcontext() if backend is None else backend.quiet():
+        for function, arguments in linked:
+            function(*arguments)
+
+
+def _check(backend, checks: Sequence[tuple], fed: bool, *inputs) -> None:
+    """Raises the error of the first value out of its bounds; ``inputs`` are the arrays of the call."""
+    for bounds, array, i in checks:
+        given = inputs[i] if fed and i is not None else array
+        # on the host it takes no wait for a device
+        bounds.check(backend if backend.owns(given) else get_backend("numpy"), given)
+
+
+def _write_back(backend, array, slot) -> None:
+    array[...] = slot if backend.owns(array) else backend.to_host(slot)
+
+
+def _refuse_array(array, slot) -> None:
+    if array.shape != slot.shape:
+        raise ShapeError("program", expected=f"an array of shape {slot.shape}", got=str(array.shape))
+    raise DTypeError("program", expected=f"an array of {slot.dtype}", got=str(array.dtype))

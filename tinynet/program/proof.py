@@ -17,6 +17,7 @@ from .trace import Trace
 TOLERANCE = {"float32": (1e-3, 1e-4), "float64": (1e-9, 1e-10)}
 # Numbers so small are all the same: compiled programs take the smallest for zero.
 NOTHING = {"float32": 1e-35, "float64": 1e-300}
+_PIECE = 1 << 18  # elements that are compared at a time
 _EPSILON = {"float32": 2.0**-23, "float64": 2.0**-52}
 
 
@@ -75,12 +76,21 @@ def changed_alike(backend, before, ours, theirs, everything: float) -> bool:
     before, ours, theirs = (backend.to_host(each) for each in (before, ours, theirs))
     if theirs.dtype.kind != "f":
         return bool((ours == theirs).all())
-    finite = abs(theirs) < float("inf")
-    a, b, c = (each[finite].astype("float64") for each in (before, ours, theirs))
-    rounding = _EPSILON[theirs.dtype.name] * (100 * abs(c).max(initial=0.0) + 10 * everything)
-    rounding += NOTHING[theirs.dtype.name]
-    change = abs(c - a).max(initial=0.0)
-    if (abs(b - c) <= 0.01 * change + rounding).all() or change <= 10 * rounding:
+    # in pieces: three of a large weight in float64, and what is computed of them, would be the peak of a whole step
+    pieces = [[each.reshape(-1)[at : at + _PIECE] for each in (before, ours, theirs)]
+              for at in range(0, theirs.size, _PIECE)]  # fmt: skip
+    magnitude = change = difference = mine = other = 0.0
+    for piece in pieces:
+        finite = abs(piece[2]) < float("inf")
+        a, b, c = (each[finite].astype("float64") for each in piece)
+        if not (abs(b) < float("inf")).all():
+            return False
+        magnitude, change, difference = (
+            max(known, float(abs(new).max(initial=0.0)))
+            for known, new in ((magnitude, c), (change, c - a), (difference, b - c))
+        )
+        mine, other = mine + float(((b - a) ** 2).sum()), other + float(((c - a) ** 2).sum())
+    rounding = _EPSILON[theirs.dtype.name] * (100 * magnitude + 10 * everything) + NOTHING[theirs.dtype.name]
+    if difference <= 0.01 * change + rounding or change <= 10 * rounding:
         return True
-    mine, other = (float(((each - a) ** 2).sum() ** 0.5) for each in (b, c))
-    return 0.8 * other <= mine <= 1.25 * other
+    return 0.8 * other**0.5 <= mine**0.5 <= 1.25 * other**0.5

@@ -96,6 +96,11 @@ class Trace:
             array = self.whole[storage] if storage in self.whole else self.arrays[storage]
             array[...] = held
 
+    def let_go(self) -> None:
+        """Forgets arrays and gradients: a program keeps its trace, and would keep a batch and a model's gradients."""
+        for each in (self.before, self.arrays, self.whole, self.grads, self._grads_before, self.guards.grads):
+            each.clear()
+
     def _restore_grads(self) -> None:
         for value, before in self._grads_before.values():
             value._grad = before

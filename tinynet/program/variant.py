@@ -124,10 +124,7 @@ class Variant:
         if self.replaces(trace):
             trace.undo()
         self.results.eager.clear()
-        trace.before.clear()
-        trace.arrays.clear()
-        trace.whole.clear()  # else a batch would live as long as the program
-        trace.guards.grads.clear()
+        trace.let_go()
 
     def applies(self, call: Call) -> bool:
         """Whether the program does what the step would, in a call of its signature."""
