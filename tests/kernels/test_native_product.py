@@ -168,6 +168,52 @@ def test_the_same_bits_each_time_in_every_layout_and_width(native, m, n):
     assert part.tobytes() == np.ascontiguousarray(first[7:12, 50:59]).tobytes()
 
 
+@pytest.fixture
+def streamed(native, monkeypatch):
+    """One row times any B reads rows of B."""
+    from tinynet.kernels.cpu.native import plan
+
+    monkeypatch.setattr(plan, "STREAM_FROM", 0)
+    monkeypatch.setattr(plan, "LEAST_STREAMED", 0)
+    for cut in (plan.blocks, plan.shared):
+        cut.cache_clear()
+    yield plan.STREAMED
+    for cut in (plan.blocks, plan.shared):
+        cut.cache_clear()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_row_times_rows_that_are_read_from_end_to_end(native, streamed, width, dtype):
+    width_or_skip(native, width)
+    rng = np.random.default_rng(0)
+    for k, n in itertools.product((1, 2, 3, 4, 5, 8, 30), (2, 15, 16, 17, 70, 300)):
+        a, b = rng.standard_normal((1, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
+        bias, mask, before = (rng.standard_normal(n).astype(dtype) for _ in range(3))
+        for left, options in itertools.product(
+            ("rows", "every other"),
+            ({}, {"bias": bias}, {"accumulate": True}, {"accumulate": True, "bias": bias, "activation": "relu"},
+             {"bias": bias, "activation": "tanh", "mask": mask[None]}),
+        ):  # fmt: skip
+            one, two = before[None].copy(), np.repeat(before[None], 2, axis=0)
+            product = native.Product(one, laid_out(a, left), b, width=width, **options)
+            assert product._before[13] == streamed
+            product()
+            masks = {"mask": np.repeat(mask[None], 2, axis=0)} if "mask" in options else {}
+            native.matmul(two, np.repeat(a, 2, axis=0), b, width=width, **(options | masks))
+            assert one.tobytes() == two[:1].tobytes(), f"{k} x {n}, {left}, {options}"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="guard pages are set up for Linux only")
+@pytest.mark.parametrize("end", [False, True], ids=["begins at a guard page", "ends at a guard page"])
+def test_rows_that_are_read_from_end_to_end_are_read_no_further(native, streamed, end):
+    for dtype, n in itertools.product(DTYPES, (67, 300)):
+        a, b = integers((1, 21), 0, dtype), guarded((21, n), dtype, end)
+        b[...], out = integers((21, n), 1, dtype), guarded((1, n), dtype, end)
+        native.matmul(out, a, b)
+        np.testing.assert_array_equal(out, exact(a, b))
+
+
 def test_scratch_is_known_from_shapes(native):
     for (m, k, n), dtype in itertools.product(((0, 3, 4), (1, 90, 70), (70, 90, 1), (9, 90, 70), *LARGE), DTYPES):
         for left, right in itertools.product((False, True), repeat=2):

@@ -35,7 +35,9 @@ COPIED_TILES = 2  # tiles whose part of a transposed A is copied at a time; the 
 TURNED_TILES = 8  # rows of C' that are computed before they are transposed, in tiles
 MOVE = 16  # multiply-adds of a lane in the time that it takes to transpose an element, most of which are waiting
 
-IN_PLACE, PACKED, COPIED, TURNED = range(4)  # what is done with an operand: see ``product``
+STREAM_FROM, LEAST_STREAMED = 1, 2048  # second-level caches, from which one row times B reads rows; bytes of a row
+
+IN_PLACE, PACKED, COPIED, TURNED, STREAMED = range(5)  # what is done with an operand: see ``product``
 
 
 class Turn(NamedTuple):
@@ -51,8 +53,8 @@ class Turn(NamedTuple):
 class Blocks(NamedTuple):
     """How a product is cut, and what is done with its operands.
 
-    ``a`` is read in place, packed, or copied on the way; ``b`` is read in place or packed, or the product is turned: a
-    copied ``a`` is then brought into rows of whole cache lines beforehand.
+    ``a`` is read in place, packed, or copied on the way; ``b`` is read in place, packed, or row by row, or the product
+    is turned: a copied ``a`` is then brought into rows of whole cache lines beforehand.
     """
 
     kc: int
@@ -148,6 +150,8 @@ def blocks(
         kc, nc = _in_place(k, m, whole_m * size, cache, panel)
         nbytes = turned_bytes(size, width, m, k, n, turn.ready)
         return Blocks(kc, nc, IN_PLACE if turn.ready else COPIED, TURNED, nbytes)
+    if m == 1 and not b_packed and k * whole_n * size > STREAM_FROM * cache and n * size >= LEAST_STREAMED:
+        return Blocks(k, n, IN_PLACE, STREAMED, 0)
     far = k * n * size >= 4 * cache
     worth = m >= (ROWS_WORTH_PACKING_FAR if far else ROWS_WORTH_PACKING) and k * n * size >= cache
     pack_b = worth if b_packed is None else b_packed

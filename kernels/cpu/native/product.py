@@ -12,7 +12,8 @@
 Rows are dealt out evenly, lest the last tile has one or two; where C is no wider than a vector, tiles are twice as
 high. Where B is transposed and C has few rows, to pack B would take longer than to use it. Then the product is turned:
 C' = B' A' reads B as it lies, and what is transposed are A, if it is not yet, and the tiles. So is a product of few
-columns whose A is transposed: turned, its vectors are full. Scratch holds what is packed, copied or turned.
+columns whose A is transposed: turned, its vectors are full. Scratch holds what is packed, copied or turned. Where A is
+one row and B is beyond the caches, rows of B are read from end to end (``gaxpy``).
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ from ...activations import ACTIVATIONS
 from .dot import ROWS, dot
 from .emit import I64, number
 from .finish import add_everywhere, finish
+from .gaxpy import ROWS as ROWS_READ
+from .gaxpy import gaxpy
 from .machine import compiled
 from .machine import tile as register_tile
 from .packing import copy_block, deal_block, transpose_block
-from .plan import COPIED, COPIED_TILES, PACKED, TURNED, TURNED_TILES, line_bytes
+from .plan import COPIED, COPIED_TILES, PACKED, STREAMED, TURNED, TURNED_TILES, line_bytes
 from .tile import WIDE, copying_tile, tile
 
 GROUP = 32  # strips of A that are packed side by side: their rows are whole cache lines of A, and read once
@@ -202,7 +205,19 @@ def source(size: int, width: int):
         m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, accumulate, way_a, way_b, kc, nc, scratch,
         activation, bias, h, h_row,
     ):  # fmt: skip
-        """As ``direct``; or turned, if ``way_b`` says so: in a, the rows or the steps of k lie side by side."""
+        """As ``direct``; or turned, if ``way_b`` says so: in a, the rows or the steps of k lie side by side; or, with
+        one row of C, as a sum of rows of B."""
+        if way_b == STREAMED:
+            first = min(k, k % ROWS_READ or ROWS_READ)  # by a tile, which knows how sums begin
+            direct(
+                1, n, first, a, a_row, a_step, b, b_step, SIZE, c, c_row, accumulate, 0, 0, kc, nc, scratch, 0,
+                0 if accumulate else bias, 0, 0,
+            )  # fmt: skip
+            for p in range(first, k, ROWS_READ):
+                gaxpy(SIZE, LANES, n, a + p * a_step, a_step, b + p * b_step, b_step, c)
+            if activation or h or (bias and accumulate):
+                finish(SIZE, LANES, activation, 1, n, c, c_row, bias if accumulate else 0, h, h_row)
+            return
         if way_b != TURNED:
             direct(
                 m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, accumulate, way_a, way_b, kc, nc, scratch,
