@@ -57,9 +57,11 @@ def run(calls):
 @pytest.mark.parametrize("dtype", native_checks.DTYPES)
 @pytest.mark.parametrize("transposed", [True, False], ids=["transposed", "plain"])
 @pytest.mark.parametrize("shape", [(1000, 33, 70), (257, 128, 128), (61, 5, 700), (30, 600, 31), (3, 4, 2)])
-def test_strips_leave_what_product_and_update_leave(name, dtype, transposed, shape):
-    from tinynet.kernels.cpu.native import pool
+@pytest.mark.parametrize("asks", [False, True], ids=["", "asking"])
+def test_strips_leave_what_product_and_update_leave(monkeypatch, name, dtype, transposed, shape, asks):
+    from tinynet.kernels.cpu.native import pool, strips
 
+    monkeypatch.setattr(strips, "ASK_FROM", 0 if asks else float("inf"))
     state, a, b, rates, attributes = operands(name, shape, dtype, transposed)
     whole, update, product = both(name, dtype)
     g = np.empty_like(state[0])
@@ -74,6 +76,7 @@ def test_strips_leave_what_product_and_update_leave(name, dtype, transposed, sha
         out = found[-1][0] if len(state) == 1 else tuple(found[-1])
         calls, scratch = bound(whole, out, found[-1][0], a, b, *found[-1][1:], *rates, **attributes)
         assert [each[1][0].operation for each in calls] == ["strips"]
+        assert calls[0][1][0].words[12] == asks * len(state)  # arrays that the update reads, beside the product
         run(kernels.link(calls, "native")[0])
         assert (scratch[-64 + -scratch.ctypes.data % 64 :] == 0xA5).all()
     for one, two, three, other in zip(*found, expected):

@@ -106,13 +106,13 @@ def test_a_product_has_the_same_bits_on_any_number_of_threads(pool, shape, trans
 
 @pytest.mark.parametrize("transposed", [(True, False), (False, True)])
 def test_the_scratch_of_a_thread_ends_a_page_before_that_of_the_next_one(pool, transposed):
-    from tinynet.kernels.cpu.native import plan
+    from tinynet.kernels.cpu.native import plan, strips
 
     a, b = (integers((257, 257), i).T if flip else integers((257, 257), i) for i, flip in enumerate(transposed))
     out = np.empty((257, 257), "float32")
     alone, shared = (plan.Product(out, a, b, threads=threads) for threads in (1, 2))
     scratch = np.empty(shared.scratch_bytes, "uint8")
-    each = shared.instruction(scratch).words[-1]
+    each = shared.instruction(scratch).words[strips.EACH]
     assert (shared.threads, shared.scratch_bytes) == (2, 2 * each) and alone.scratch_bytes > 0
     cut = plan.shared(257, 257, 257, 4, plan.machine.widths()[0], transposed[0], transposed[1] or None, None, 2)[2]
     assert each >= cut.scratch_bytes + 4096

@@ -37,6 +37,7 @@ MOVE = 16  # multiply-adds of a lane in the time that it takes to transpose an e
 
 STREAM_FROM, LEAST_STREAMED = 1, 2048  # second-level caches, from which one row times B reads rows; bytes of a row
 
+ASKS_NOTHING = (0, 0, 0)  # the last words of a product: who uses it up says there what it reads, see ``strips``
 IN_PLACE, PACKED, COPIED, TURNED, STREAMED = range(5)  # what is done with an operand: see ``product``
 
 
@@ -360,7 +361,7 @@ class Product:
         if self._operation is None:
             return None
         by_columns, each = self._shares
-        last = (each,) if self._operation == "matvec" else (by_columns, each)
+        last = (each,) if self._operation == "matvec" else (by_columns, each, *ASKS_NOTHING)
         return Instruction(
             self._operation, self._size, (*self._before, self._address(scratch), *self._after, *last),
             keep=(*self._arrays, scratch), threads=self.threads, cost=self.cost, width=self._width,

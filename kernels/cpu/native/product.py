@@ -33,7 +33,7 @@ from .machine import compiled
 from .machine import tile as register_tile
 from .packing import copy_block, deal_block, transpose_block
 from .plan import COPIED, COPIED_TILES, PACKED, STREAMED, TURNED, TURNED_TILES, line_bytes
-from .tile import WIDE, copying_tile, tile
+from .tile import WIDE, asking_tile, copying_tile, tile
 
 GROUP = 32  # strips of A that are packed side by side: their rows are whole cache lines of A, and read once
 BEFORE, AFTER = 16, 4  # arguments of a product before and after the address of scratch
@@ -64,7 +64,7 @@ def kernel(size: int, width: int):
 
     @compiled(void(int64, int64), size, width)
     def product_kernel(words, scratch):
-        compute(*several(words, BEFORE), scratch, *several(words + 8 * BEFORE, AFTER))
+        compute(*several(words, BEFORE), scratch, *several(words + 8 * BEFORE, AFTER), 0, 0, 0)
 
     return product_kernel
 
@@ -90,13 +90,16 @@ def direct_source(size: int, width: int):
 
     def direct(
         m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, accumulate, way_a, way_b, kc, nc, scratch,
-        activation, bias, h, h_row,
+        activation, bias, h, h_row, asked, origin, origin_row,
     ):  # fmt: skip
         """C (m x n) = where(h > 0, activation([C +] A B + bias), 0).
 
         a, b, c, bias, h, scratch are addresses; *_row, *_step, *_column bytes between rows, steps of k, columns. The
         columns of c, bias and h lie side by side; those of b too, unless ``way_b`` is ``PACKED``; and the rows of a, if
         ``way_a`` is ``PACKED`` or ``COPIED``.
+
+        asked: address of ``kc`` places, relative to where in an array like C a tile is, that are asked for on the way
+        (see ``asking_tile``); 0 for none. That array: origin, and origin_row bytes from row to row.
         """
         packs_a, packs_b = way_a == PACKED, way_b == PACKED
         height = TALL if n <= LANES and not packs_a else HEIGHT
@@ -177,6 +180,13 @@ def direct_source(size: int, width: int):
                             )  # fmt: skip
                             at_a, step = scratch + (i - held) * SIZE, AT_ONCE * SIZE
                             continue
+                        if asked and p == 0 and m > 1 and width - q >= PANEL and rows <= HEIGHT:
+                            asking_tile(
+                                SIZE, LANES, HEIGHT, BREADTH, rows, depth, at_a, row, step, panel, panel_step, b_next,
+                                at_c + q * SIZE, c_row, at_c + following * SIZE, start, start_row, rectify, asked,
+                                origin + i * origin_row + (j + q) * SIZE,
+                            )  # fmt: skip
+                            continue
                         tile(
                             SIZE, LANES, HEIGHT, BREADTH, rows, min(panel_columns, width - q), depth, at_a, row, step,
                             panel, panel_step, b_next, at_c + q * SIZE, c_row, at_c + following * SIZE, start,
@@ -203,7 +213,7 @@ def source(size: int, width: int):
 
     def product(
         m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, accumulate, way_a, way_b, kc, nc, scratch,
-        activation, bias, h, h_row,
+        activation, bias, h, h_row, asked, origin, origin_row,
     ):  # fmt: skip
         """As ``direct``; or turned, if ``way_b`` says so: in a, the rows or the steps of k lie side by side; or, with
         one row of C, as a sum of rows of B."""
@@ -211,7 +221,7 @@ def source(size: int, width: int):
             first = min(k, k % ROWS_READ or ROWS_READ)  # by a tile, which knows how sums begin
             direct(
                 1, n, first, a, a_row, a_step, b, b_step, SIZE, c, c_row, accumulate, 0, 0, kc, nc, scratch, 0,
-                0 if accumulate else bias, 0, 0,
+                0 if accumulate else bias, 0, 0, 0, 0, 0,
             )  # fmt: skip
             for p in range(first, k, ROWS_READ):
                 gaxpy(SIZE, LANES, n, a + p * a_step, a_step, b + p * b_step, b_step, c)
@@ -221,7 +231,7 @@ def source(size: int, width: int):
         if way_b != TURNED:
             direct(
                 m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, accumulate, way_a, way_b, kc, nc, scratch,
-                activation, bias, h, h_row,
+                activation, bias, h, h_row, asked, origin, origin_row,
             )  # fmt: skip
             return
         turned, row = scratch, line(m, SIZE)  # some rows of C', and bytes between them
@@ -240,7 +250,7 @@ def source(size: int, width: int):
                 transpose_block(SIZE, LANES, m, columns, bias + j * SIZE, 0, turned, row)
             direct(
                 columns, m, k, b + j * b_column, b_column, b_step, a, a_step, SIZE, turned, row,
-                accumulate or bias != 0, 0, 0, kc, nc, scratch, 0, 0, 0, 0,
+                accumulate or bias != 0, 0, 0, kc, nc, scratch, 0, 0, 0, 0, 0, 0, 0,
             )  # fmt: skip
             transpose_block(SIZE, LANES, columns, m, turned, row, at_c, c_row)
             if activation or h or (bias and accumulate):

@@ -27,18 +27,23 @@ from .packing import parts
 WIDE = 4  # a tile of one row is that many times as wide as others
 AHEAD = 8  # rows of B that are asked for before they are needed: they come from the second-level cache
 ARGUMENTS = 14
+NOTHING = -1  # as a place of a line, of which there is none at an odd number of bytes
 
 
-def write_tile(size: int, lanes: int, rows: int, vectors: int, masked: bool = False, copying: int = 0):
+def write_tile(
+    size: int, lanes: int, rows: int, vectors: int, masked: bool = False, copying: int = 0, asking: bool = False
+):  # fmt: skip
     """What writes the function of one tile: see ``tile`` for its arguments.
 
     Args:
         copying: elements of each row of the transposed A that are copied on the way; 0 for none. The last arguments are
             then the addresses of the source and of the copy.
+        asking: whether each step of k asks for a cache line. The last arguments are then the address of the lines'
+            places, and what they are relative to.
     """
 
     def write(
-        builder, k, a, a_row, a_step, b, b_step, b_next, c, c_row, c_next, rest, start, start_row, rectify, *copy
+        builder, k, a, a_row, a_step, b, b_step, b_next, c, c_row, c_next, rest, start, start_row, rectify, *beside
     ):  # fmt: skip
         code = Code(builder, size, lanes)
         width = size * lanes
@@ -80,24 +85,32 @@ def write_tile(size: int, lanes: int, rows: int, vectors: int, masked: bool = Fa
                 piece.store(piece.load(code.at(source, offset)), code.at(target, offset))
             return [code.at(source, a_step), code.at(target, copying * size)]
 
-        first = 2 + len(copy)  # of the sums, among what the loop carries
+        def ask_on(at_b, places, origin):
+            place = builder.load(code.pointer(places, I64), align=8)
+            none = builder.icmp_signed("==", place, number(NOTHING))
+            code.prefetch(builder.select(none, at_b, code.at(origin, place)))
+            return [code.at(places, 8), origin]
+
+        first = 2 + len(beside)  # of the sums, among what the loop carries
 
         def step(values):
-            at_a, at_b, *copy = values[:first]
+            at_a, at_b, *beside = values[:first]
             sums = values[first:]
             row = [load(code.at(at_b, v * width), v == vectors - 1) for v in range(vectors)]
             for v in range(vectors):
                 code.prefetch(code.at(at_b, far, v * width))
             if copying:
-                copy = copy_on(*copy)
+                beside = copy_on(*beside)
+            if asking:
+                beside = ask_on(at_b, *beside)
             for i in range(rows):
                 element = code.load_spread(code.at(at_a, a_rows[i]))
                 for v in range(vectors):
                     at = i * vectors + v
                     sums[at] = code.multiply_add(element, row[v], sums[at])
-            return [code.at(at_a, a_step), code.at(at_b, b_step), *copy, *sums]
+            return [code.at(at_a, a_step), code.at(at_b, b_step), *beside, *sums]
 
-        sums = code.loop(k, [a, b, *copy, *sums], step)[first:]
+        sums = code.loop(k, [a, b, *beside, *sums], step)[first:]
         for i in range(AHEAD):
             for v in range(vectors):
                 code.prefetch(code.at(b_next, code.times(b_step, i), v * width))
@@ -121,10 +134,11 @@ def write_tile(size: int, lanes: int, rows: int, vectors: int, masked: bool = Fa
     return write
 
 
-def tile_function(module: ir.Module, size, lanes, rows, vectors, masked=False, copying=0) -> ir.Function:
-    name = f"tile_{8 * size}_{lanes}_{rows}x{vectors}{'_masked' * masked}{'_copying' * (copying > 0)}"
-    arguments = ARGUMENTS + 2 * (copying > 0)  # and the source and the target of the copy
-    return function(module, name, arguments, write_tile(size, lanes, rows, vectors, masked, copying))
+def tile_function(module: ir.Module, size, lanes, rows, vectors, masked=False, copying=0, asking=False) -> ir.Function:
+    kind = "_masked" * masked + "_copying" * (copying > 0) + "_asking" * asking
+    arguments = ARGUMENTS + 2 * (copying > 0 or asking)
+    write = write_tile(size, lanes, rows, vectors, masked, copying, asking)
+    return function(module, f"tile_{8 * size}_{lanes}_{rows}x{vectors}{kind}", arguments, write)
 
 
 @intrinsic(prefer_literal=True)
@@ -215,6 +229,34 @@ def copying_tile(
         rows, k, a, a_step, b, b_step, b_next, c, c_row, c_next, *others = arguments[5:]
         functions = [tile_function(builder.module, size, lanes, i + 1, breadth, copying=copied) for i in range(height)]
         tile_arguments = [k, a, number(size), a_step, b, b_step, b_next, c, c_row, c_next, number(0), *others]
+        choose(builder, builder.sub(rows, number(1)), functions, tile_arguments)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic(prefer_literal=True)
+def asking_tile(
+    typing, size, lanes, height, breadth, rows, k, a, a_row, a_step, b, b_step, b_next, c, c_row, c_next,
+    start, start_row, rectify, places, origin,
+):  # fmt: skip
+    """A ``tile`` of whole width that on the way asks for what will be needed when the product is done.
+
+    Multiply-adds leave the way to memory idle, and what comes after them, the update of a weight, is little else than
+    reading and writing. Asked for all at once the lines would keep the core waiting; one at each step costs nothing.
+
+    Args:
+        places: address of ``k`` integers, distances in bytes of lines from ``origin``; the other arguments are those of
+            ``tile``.
+    """
+    constants = (size, lanes, height, breadth)
+    signature = types.void(*constants, *[types.int64] * 16)
+    size, lanes, height, breadth = (each.literal_value for each in constants)
+
+    def codegen(context, builder, signature, arguments):
+        rows, k, a, a_row, a_step, b, b_step, b_next, c, c_row, c_next, *others = arguments[4:]
+        functions = [tile_function(builder.module, size, lanes, i + 1, breadth, asking=True) for i in range(height)]
+        tile_arguments = [k, a, a_row, a_step, b, b_step, b_next, c, c_row, c_next, number(0), *others]
         choose(builder, builder.sub(rows, number(1)), functions, tile_arguments)
         return context.get_dummy_value()
 

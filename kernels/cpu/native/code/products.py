@@ -57,6 +57,7 @@ def matmul(size: int, width: int):
             compute(
                 m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, word(words, 11), word(words, 12),
                 word(words, 13), word(words, 14), word(words, 15), scratch, word(words, 17), bias, h, h_row,
+                word(words, 23), word(words, 24), word(words, 25),
             )  # fmt: skip
 
     return run
