@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from tinynet.kernels import link
 from tinynet.memory.units import show_bytes
+from tinynet.ops.fused import Tiled
 
 from .graph import EXTERNAL
 
@@ -78,7 +79,9 @@ def explain(program) -> str:
     chosen = {program.note_of(i): each for i, each in enumerate(graph.instructions) if program.note_of(i)}
     if chosen:
         lines.append("products whose kernel was chosen by measurement:")
-        lines += [f"   {_product_text(graph, each)}  {note}" for note, each in chosen.items()]
+        for note, each in chosen.items():  # what is made in tiles was timed for one of them
+            tile = "a tile of it " * isinstance(each.op, Tiled)
+            lines.append(f"   {_product_text(graph, each)}  {tile}{note}")
     merged = Counter(shortened(each.op.name, 100) for each in computing if not each.op.name.isidentifier())
     if merged:
         lines.append("made of several operations, and how often:")
