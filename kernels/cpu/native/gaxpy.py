@@ -22,7 +22,6 @@ def write_gaxpy(size: int, lanes: int):
         code = Code(builder, size, lanes)
         elements = [code.load_spread(code.at(a, code.times(a_step, i)) if i else a) for i in range(ROWS)]
         rows = [code.at(b, code.times(b_row, i)) if i else b for i in range(ROWS)]
-
         end, following = code.times(columns, size), code.times(b_row, ROWS)
 
         def body(piece, _):

@@ -35,14 +35,11 @@ def decayed_gradient(code: Code, decay, p, g):
     return g if decay is None else code.multiply_add(decay, p, g)
 
 
-def ask(code: Code, piece: Piece, count, *addresses) -> None:
-    """Has the processor fetch what the loop needs soon, of ``count`` elements."""
+def ask(code: Code, piece: Piece, *addresses) -> None:
+    """Has the processor fetch what the loop needs soon."""
     if piece.mask is None:
-        ahead = code.at(piece.offset, AHEAD)
-        within = code.builder.icmp_signed("<", ahead, code.times(count, code.size))
-        ahead = code.builder.select(within, ahead, piece.offset)  # which is there already
         for each in addresses:
-            code.prefetch(code.at(each, ahead))
+            code.prefetch(code.at(each, piece.offset, AHEAD))
 
 
 # ---- gradient descent ----
@@ -57,7 +54,7 @@ def _gd(decayed: bool):
         minus_rate = code.builder.fneg(code.load_spread(lr))
 
         def body(piece, _):
-            ask(code, piece, mine, p, g)
+            ask(code, piece, p, g)
             old = piece.load(p)
             slope = decayed_gradient(code, decay, old, piece.load(g))
             piece.store(code.multiply_add(minus_rate, slope, old), out)
@@ -76,7 +73,7 @@ def _gd_momentum(nesterov: bool, decayed: bool):
         minus_rate = code.builder.fneg(code.load_spread(lr))
 
         def body(piece, _):
-            ask(code, piece, mine, p, g, v)
+            ask(code, piece, p, g, v)
             old = piece.load(p)
             slope = decayed_gradient(code, decay, old, piece.load(g))
             velocity = code.multiply_add(momentum, piece.load(v), slope)
@@ -113,7 +110,7 @@ def _adam(decayed: bool):
         decay = code.everywhere(decay) if decayed else None
 
         def body(piece, _):
-            ask(code, piece, mine, p, g, m, v)
+            ask(code, piece, p, g, m, v)
             old = piece.load(p)
             slope = decayed_gradient(code, decay, old, piece.load(g))
             new_m = code.multiply_add(keep_m, piece.load(m), builder.fmul(share_m, slope))
