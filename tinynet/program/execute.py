@@ -9,7 +9,6 @@ at a time, and another one waits. What a program looks like is in ``listing``.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import threading
 from collections.abc import Callable, Sequence
@@ -155,7 +154,10 @@ class Program:
 
     def execute(self) -> None:
         """What comes next: all calls, in their order."""
-        _execute(self._linked, None if self._compiled else self.backend)
+        if self._compiled:
+            _run(self._linked)
+        else:
+            _run_quietly(self.backend, self._linked)
 
     def write_locked(self, source: Source, inputs: Sequence[str], before=(), after=(), lend=True) -> list[str]:
         """As ``write``, with the lock held; ``before`` and ``after`` are further lines."""
@@ -180,7 +182,7 @@ class Program:
             for function, arguments in self._linked:
                 source.add(f"{source.name(function)}({', '.join(map(source.name, arguments))})")
         else:
-            source.add(f"{source.name(functools.partial(_execute, self._linked, self.backend))}()")
+            source.add(f"{source.name(functools.partial(_run_quietly, self.backend, self._linked))}()")
         for i, slot in self._written_inputs:
             source.add(f"{source.name(functools.partial(_write_back, self.backend))}({inputs[i]}, {source.name(slot)})")
         names = [f"r{i}" for i in range(len(self._results))]
@@ -356,11 +358,15 @@ class Program:
 # None of it refers to its program: that refers to the functions, and would wait, with its arena, for the collector.
 
 
-def _execute(linked: Sequence[tuple], backend=None) -> None:
-    """Makes calls in their order; those that are not compiled with the warnings of a backend's library off."""
-    with contextlib.nullcontext() if backend is None else backend.quiet():
-        for function, arguments in linked:
-            function(*arguments)
+def _run(linked: Sequence[tuple]) -> None:
+    for function, arguments in linked:
+        function(*arguments)
+
+
+def _run_quietly(backend, linked: Sequence[tuple]) -> None:
+    """With the warnings of the backend's library off."""
+    with backend.quiet():
+        _run(linked)
 
 
 def _check(backend, checks: Sequence[tuple], fed: bool, *inputs) -> None:
