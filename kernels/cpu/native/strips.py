@@ -18,7 +18,7 @@ from .instructions import Instruction, run
 # Where words of the operation "matmul" are: see ``plan.Product``.
 M, N, K, A, A_ROW, C, MODE_A, MODE_B, KC, SCRATCH, H, BY_COLUMNS, EACH = 0, 1, 2, 3, 4, 9, 12, 13, 14, 16, 19, 21, 22
 ASKED, ORIGIN, ORIGIN_ROW = 23, 24, 25
-BEFORE = 16  # words of "strips" before those of the two
+BEFORE = 17  # words of "strips" before those of the two
 STRIP_BYTES = 64 * 1024  # small beside the second-level cache; an update has some 30 ns to itself before it begins
 ROOM = 1024  # bytes for the words of both
 PLACES = 8 * plan.DEPTH_SMALL  # bytes for the places of lines that are asked for, one for each step of a tile
@@ -34,7 +34,13 @@ def scratch_bytes(shape, dtype, product: int) -> int:
         shape, dtype: of what is made.
         product: bytes of scratch of the product for one strip.
     """
-    return pool.threads() * (ROOM + PLACES + _strip_bytes(shape, dtype) + _aligned(product))
+    return pool.threads() * (_at_strip(shape, dtype) + _strip_bytes(shape, dtype) + _aligned(product))
+
+
+def _at_strip(shape, dtype) -> int:
+    """Bytes before a thread's strip: words and, where an update reads so much that lines are asked for, places."""
+    reads = MOST_ASKED * math.prod(shape) * dtype.itemsize
+    return ROOM + PLACES * (reads > ASK_FROM * plan.machine.second_level_cache())
 
 
 def _strip_bytes(shape, dtype) -> int:
@@ -57,7 +63,8 @@ def strip_in(scratch, shape, dtype) -> np.ndarray:
     """The strip of the first thread."""
     count = rows(shape, dtype)
     nbytes = count * math.prod(shape[1:]) * dtype.itemsize
-    return scratch[ROOM + PLACES : ROOM + PLACES + nbytes].view(dtype).reshape(count, *shape[1:])
+    at = _at_strip(shape, dtype)
+    return scratch[at : at + nbytes].view(dtype).reshape(count, *shape[1:])
 
 
 def joined(shape, dtype, product: list, update: list, scratch) -> list | None:
@@ -82,14 +89,15 @@ def joined(shape, dtype, product: list, update: list, scratch) -> list | None:
         return None
     addresses = library.load(dtype.itemsize, first.width).addresses
     strip_bytes = _strip_bytes(shape, dtype)
-    each = ROOM + PLACES + strip_bytes + _aligned(words[EACH])
+    at_strip = _at_strip(shape, dtype)
+    each = at_strip + strip_bytes + _aligned(words[EACH])
     read = {second.words[i]: i for i in range(second.lines, 0, -1) if i != at_made[0]}
     far = len(read) * shape[0] * row_bytes > ASK_FROM * plan.machine.second_level_cache()
-    asked = sorted(read.values())[:MOST_ASKED] if far else []
+    asked = sorted(read.values())[:MOST_ASKED] if far and at_strip > ROOM else []  # places have room then
     before = (
         shape[0], strip, row_bytes, scratch.ctypes.data, each, strip_bytes, addresses[first.operation], len(words),
         addresses[second.operation], second.lines, at_made[0], len(second.words), len(asked), *asked,
-        *[0] * (MOST_ASKED - len(asked)),
+        *[0] * (MOST_ASKED - len(asked)), at_strip,
     )  # fmt: skip
     cost = (first.cost + second.cost) * shape[0] / strip
     threads = min(pool.useful_threads(cost), -(-shape[0] // strip), scratch.nbytes // each)

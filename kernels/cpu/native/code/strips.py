@@ -13,7 +13,7 @@ from ..emit import I64, number
 from ..interpreter import FUNCTION
 from ..library import operation
 from ..machine import tile as register_tile
-from ..strips import A_ROW, ASKED, BEFORE, KC, ORIGIN, ORIGIN_ROW, PLACES, ROOM, SCRATCH, A, C, K, M
+from ..strips import A_ROW, ASKED, BEFORE, KC, ORIGIN, ORIGIN_ROW, ROOM, SCRATCH, A, C, K, M
 from ..tile import NOTHING
 from .words import put_word, share, word
 
@@ -46,7 +46,7 @@ def strips(size: int, width: int):
         product, count = word(words, 6), word(words, 7)
         update, lines, at_made, more = word(words, 8), word(words, 9), word(words, 10), word(words, 11)
         first = own + thread * own_bytes
-        second, places, made = first + 8 * count, first + ROOM, first + ROOM + PLACES
+        second, places, made = first + 8 * count, first + ROOM, first + word(words, 16)
         given = words + 8 * BEFORE
         for i in range(count + more):
             put_word(first, i, word(given, i))
