@@ -8,6 +8,7 @@ import hazards
 import numpy as np
 import pytest
 from hazards import X, agree, calls
+from zoo import classifying
 
 import tinynet as tn
 from tinynet.errors import CaptureError, RangeError
@@ -155,15 +156,7 @@ def test_a_label_out_of_range_is_refused_and_changes_nothing():
     tn.seed(0)
     model = tn.nn.Dense(3, 2)
     optimizer = tn.optim.Adam(model.parameters())
-
-    def step(x, y):
-        optimizer.zero_grad()
-        loss = tn.losses.cross_entropy(model(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    captured = tn.capture(step)
+    captured = tn.capture(classifying(model, optimizer))
     calls(captured, X, np.array([0, 1]))
     before = model.state_dict()
     with pytest.raises(RangeError, match="labels"):

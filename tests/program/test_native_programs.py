@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 import pytest
+from zoo import classifying
 
 import tinynet as tn
 from tinynet import kernels
@@ -34,15 +35,7 @@ def trainer(seed, executor="native"):
         tn.nn.Dense(300, 400, "relu"), tn.nn.LayerNorm(400), tn.nn.Dropout(0.1), tn.nn.Dense(400, 300, "tanh"),
         tn.nn.Dense(300, 10),
     )  # fmt: skip
-    optimizer = tn.optim.Adam(model.parameters(), lr=1e-3)
-
-    def step(x, y):
-        optimizer.zero_grad()
-        loss = tn.losses.cross_entropy(model(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss
-
+    step = classifying(model, tn.optim.Adam(model.parameters(), lr=1e-3))
     return model, step if executor is None else tn.capture(step, executor=executor)
 
 

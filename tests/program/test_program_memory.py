@@ -11,7 +11,7 @@ import weakref
 
 import numpy as np
 import pytest
-from zoo import ZOO, batch, build
+from zoo import ZOO, batch, build, classifying
 
 import tinynet as tn
 from tinynet.backend import get_backend
@@ -156,15 +156,7 @@ def test_what_the_first_calls_need_is_gone_without_the_collector(executor):
     """A proof's program and its copies, the gradients of the eager run: each is more than what a program takes."""
     tn.seed(0)
     model = tn.nn.Sequential(tn.nn.Dense(64, 256, "relu"), tn.nn.Dense(256, 256, "relu"), tn.nn.Dense(256, 10))
-    optimizer = tn.optim.Adam(model.parameters())
-
-    @functools.partial(tn.capture, executor=executor)
-    def step(x, y):
-        optimizer.zero_grad()
-        loss = tn.losses.cross_entropy(model(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss
+    step = tn.capture(classifying(model, tn.optim.Adam(model.parameters())), executor=executor)
 
     x, y = tn.tensor(np.ones((16, 64), "float32")), tn.tensor(np.arange(16) % 10)
     plan = tn.plan(model, "cross_entropy", "adam", 16, executor=executor)

@@ -173,6 +173,19 @@ def build(name, kind="mse", optimizer="momentum", clip=None, dtype="float32", ou
     return model, step
 
 
+def classifying(model, optimizer):
+    """The training step of a model that classifies: cross-entropy, returned, of logits and labels."""
+
+    def step(x, y):
+        optimizer.zero_grad()
+        loss = tn.losses.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step
+
+
 def batch(i, name, kind="mse", dtype="float32", n=None):
     """The i-th batch of n samples for a model; by default of 16, and of 5 for every sixth."""
     model, rng = ZOO[name], np.random.default_rng(i)
