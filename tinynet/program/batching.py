@@ -17,9 +17,10 @@ from tinynet.backend import get_backend
 from tinynet.errors import PlanError
 from tinynet.ops import Spec, lookup
 from tinynet.ops.fused import Reserved
-from tinynet.ops.splitting import JOIN, MEAN, Split, part_of
+from tinynet.ops.splitting import JOIN, MEAN, Split
 
 from .graph import CONSTANT, TEMPORARY, Graph, Instruction
+from .parts import Parts
 
 _BEFORE, _WITHIN, _AFTER = range(3)
 
@@ -116,8 +117,9 @@ class _Writer:
 
     def __init__(self, graph: Graph, rows: Rows):
         self.graph, self.rows, self.old = graph, rows, graph.instructions
-        self.backend = get_backend(graph.backend)
-        self.new = [each for each, place in zip(self.old, rows.places) if place == _BEFORE]
+        self.backend, self.parts = get_backend(graph.backend), Parts(graph, rows.n)
+        self.new = self.parts.new
+        self.new += [each for each, place in zip(self.old, rows.places) if place == _BEFORE]
         self.begun: set[int] = set()  # sums that have a first share
         self.joined: dict[int, int] = {}  # output made of rows -> the register for the whole of it
         for register in dict.fromkeys(graph.outputs):
@@ -128,27 +130,19 @@ class _Writer:
 
     def part(self, start: int, stop: int) -> None:
         """Writes out the instructions for rows start to stop."""
-        self.start, self.stop = start, stop
-        self.here: dict[tuple[int, int | None], int] = {}  # (register, axis of the cut) -> its part
+        self.parts.begin(start, stop)
         for i, split in self.rows.splits.items():
             each = self.old[i]
-            inputs = tuple(self._cut(r, axis, each) for r, axis in zip(each.inputs, split.cuts))
-            attributes = each.attributes | (split.attributes(start, stop) if split.attributes else {})
-            out = each.outputs[0]
-            if split.combine != JOIN:
-                self._add_share(each.with_(inputs=inputs, attributes=attributes), out, split.combine == MEAN)
-                continue
-            spec = part_of(self.graph.spec(out), split.axis, self.rows.n, start, stop)
-            made = self.graph.add(spec, TEMPORARY, self.graph.storage(inputs[0]) if each.view else None)
-            self.new.append(each.with_(inputs=inputs, outputs=(made,), attributes=attributes))
-            self.here[out, split.axis] = made
+            if split.combine == JOIN:
+                self.parts.write(each, split)
+            else:
+                share = (stop - start) / self.rows.n if split.combine == MEAN else None
+                self._add_share(self.parts.cut(each, split), each.outputs[0], share)
         for register, whole in self.joined.items():
             axis = self.rows.axes[register]
             if self.graph.spec(register).size:
-                target = self._view(whole, axis)
-                self.new.append(
-                    Instruction(lookup("assign"), (target, self.here[register, axis]), (target,), {})
-                )
+                target, made = self.parts.view(whole, axis), self.parts.here[register, axis]
+                self.new.append(Instruction(lookup("assign"), (target, made), (target,), {}))
 
     def finish(self) -> Graph:
         self.graph.outputs = [self.joined.get(r, r) for r in self.graph.outputs]
@@ -157,41 +151,20 @@ class _Writer:
         self.graph.verify("in_parts")
         return self.graph
 
-    def _cut(self, register: int, axis: int | None, each: Instruction) -> int:
-        """The part of an operand: made by this part, or a view of what there is as a whole."""
-        if axis is None:
-            return register
-        if (register, axis) not in self.here:
-            self.here[register, axis] = self._view(register, axis, each)
-        return self.here[register, axis]
-
-    def _view(self, register: int, axis: int, each: Instruction | None = None) -> int:
-        spec, n = self.graph.spec(register), self.rows.n
-        unit = spec.shape[axis] // n
-        index = tuple(
-            (self.start * unit, self.stop * unit, 1) if i == axis else (0, size, 1) for i, size in enumerate(spec.shape)
-        )
-        part = self.graph.add(
-            part_of(spec, axis, n, self.start, self.stop), TEMPORARY, self.graph.storage(register)
-        )
-        origin = {} if each is None else {"line": each.line, "phase": each.phase}
-        self.new.append(Instruction(lookup("getitem"), (register,), (part,), {"index": index}, view=True, **origin))
-        return part
-
-    def _add_share(self, each: Instruction, total: int, weighted: bool) -> None:
-        """A part's share of a sum over the rows, added to the shares of the parts before."""
+    def _add_share(self, each: Instruction, total: int, share: float | None) -> None:
+        """A part's sum over its rows, weighted with its share of them if that is given, added to those before it."""
         spec, first = self.graph.spec(total), total not in self.begun
         self.begun.add(total)
-        share = total if first and not weighted else self.graph.add(spec, TEMPORARY)
-        self.new.append(each.with_(outputs=(share,)))
-        if weighted:
-            weight = self._constant((self.stop - self.start) / self.rows.n, spec.dtype)
+        made = total if first and share is None else self.graph.add(spec, TEMPORARY)
+        self.new.append(each.with_(outputs=(made,)))
+        if share is not None:
+            weight = self._constant(share, spec.dtype)
             scaled = total if first else self.graph.add(spec, TEMPORARY)
-            self.new.append(each.with_(op=lookup("multiply"), inputs=(share, weight), outputs=(scaled,), attributes={}))
-            share = scaled
+            self.new.append(each.with_(op=lookup("multiply"), inputs=(made, weight), outputs=(scaled,), attributes={}))
+            made = scaled
         if not first:
             add = lookup("accumulate")
-            self.new.append(each.with_(op=add, inputs=(total, share), outputs=(total,), attributes={}))
+            self.new.append(each.with_(op=add, inputs=(total, made), outputs=(total,), attributes={}))
 
     def _constant(self, number: float, dtype) -> int:
         array = self.backend.full((), number, dtype)

@@ -25,7 +25,9 @@ def simplify(graph: Graph) -> None:
     passes.remove_dead(graph)
 
 
-def finish(graph: Graph, fuse: bool, tile_bytes: int = TILE_BYTES, target: str | None = None) -> None:
+def finish(
+    graph: Graph, fuse: bool, tile_bytes: int = TILE_BYTES, target: str | None = None, strips: int = 1
+) -> None:
     """The rest of the way: updates early, fusion, results where they are wanted or in place of what dies."""
     passes.hoist_updates(graph)
     if fuse:
@@ -35,6 +37,8 @@ def finish(graph: Graph, fuse: bool, tile_bytes: int = TILE_BYTES, target: str |
         if target in _MASK_IN_CACHE:
             passes.mask_products(graph)
         passes.round_operands(graph, target)
+        if strips > 1:
+            passes.overlay_gradients(graph, strips)
     passes.forward_results(graph)
     if fuse:
         passes.tile_updates(graph, tile_bytes, target)
@@ -44,7 +48,7 @@ def finish(graph: Graph, fuse: bool, tile_bytes: int = TILE_BYTES, target: str |
 
 def compiled(
     graph: Graph, fuse: bool, change: Callable[[Graph], Graph] | None = None, tile_bytes: int = TILE_BYTES,
-    target: str | None = None,
+    target: str | None = None, strips: int = 1,
 ) -> Graph:  # fmt: skip
     """A new graph that computes what ``graph`` does.
 
@@ -54,9 +58,11 @@ def compiled(
         change: what is to be done between, on a copy.
         tile_bytes: of what is computed in tiles, how much is held at a time, at most.
         target: whose kernels will run it; None for any.
+        strips: into how many strips of its weight a layer's gradient is cut, to be written over the layer's input; 1
+            for none.
     """
     graph = graph.copy()
     if change is not None:
         graph = change(graph)
-    finish(graph, fuse, tile_bytes, target)
+    finish(graph, fuse, tile_bytes, target, strips)
     return graph

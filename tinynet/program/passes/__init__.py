@@ -9,6 +9,7 @@ hoisting       updates as early as they may be, so that gradients die early
 cross_entropy  the loss and its gradient from one softmax
 fusion         chains of elementwise operations, with a reduction at the end
 masking        products and the mask of a rectifier after them
+overlaying     a layer's gradient, written over the layer's input strip by strip of its weight
 rounding       operands of products in bf16, made once
 forwarding     what is written over a tensor, computed there and not copied
 tiling         products of matrices that an update uses up tile by tile
@@ -29,6 +30,7 @@ from .hoisting import hoist_updates
 from .inplace import write_in_place
 from .mask import mask_from_output
 from .masking import mask_products
+from .overlaying import overlay_gradients
 from .rounding import round_operands
 from .tiling import tile_updates
 
@@ -41,6 +43,7 @@ __all__ = [
     "join_cross_entropy",
     "mask_from_output",
     "mask_products",
+    "overlay_gradients",
     "remove_dead",
     "round_operands",
     "share_common",

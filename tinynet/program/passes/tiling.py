@@ -25,7 +25,7 @@ def tile_updates(graph: Graph, most: int = tiles.TILE_BYTES, target: str | None 
     """
     makers, readers, gone = graph.makers(), graph.readers(), set()
     for at in range(len(graph.instructions)):
-        path = _path(graph, at, lambda made: 2 * _tile_bytes(graph, made, most, target), makers, readers)
+        path = path_to_product(graph, at, lambda made: 2 * _tile_bytes(graph, made, most, target), makers, readers)
         if path is None:
             continue
         merged = graph.instructions[path[-1][0]]
@@ -42,7 +42,7 @@ def tile_updates(graph: Graph, most: int = tiles.TILE_BYTES, target: str | None 
 
 def _tile_bytes(graph: Graph, product: Instruction, most: int, target: str | None) -> int:
     """How large the tiles of a product are."""
-    whole = [spec for spec, cut in zip(graph.operands(product), _cuts(graph, product).cuts) if cut is None]
+    whole = [spec for spec, cut in zip(graph.operands(product), cut_along_first(graph, product).cuts) if cut is None]
     return min(most, tiles.tile_bytes(target, sum(spec.nbytes for spec in whole)))
 
 
@@ -55,8 +55,10 @@ def _meets_written_rows(graph: Graph, merged: Instruction) -> bool:
     )
 
 
-def _path(graph: Graph, at: int, least, makers, readers) -> list[tuple[int, int]] | None:
+def path_to_product(graph: Graph, at: int, least, makers, readers) -> list[tuple[int, int | None]] | None:
     """(place, position of the input that is meant) from the update at ``at`` down to a product, or None.
+
+    Of the product no input is meant: its position is None.
 
     Args:
         least: ``f(product) -> bytes`` that its result must have.
@@ -64,20 +66,20 @@ def _path(graph: Graph, at: int, least, makers, readers) -> list[tuple[int, int]
     if not graph.instructions[at].op.updates:
         return None
 
-    def below(place: int) -> list[tuple[int, int]] | None:
+    def below(place: int) -> list[tuple[int, int | None]] | None:
         reader = graph.instructions[place]
         for position, register in enumerate(reader.inputs):
             found, maker = graph.registers[register], makers.get(register)
             if (
                 maker is None or readers[register] != [place] or reader.inputs.count(register) > 1
                 or found.kind != TEMPORARY or found.storage != register or not found.spec.ndim
-                or _cuts(graph, reader, position) is None
+                or cut_along_first(graph, reader, position) is None
             ):  # fmt: skip
                 continue
             made = graph.instructions[maker]
             rest = None
             if made.op.name in _PRODUCTS:
-                rest = [(maker, -1)] if _cuts(graph, made) and found.spec.nbytes >= least(made) else None
+                rest = [(maker, None)] if cut_along_first(graph, made) and found.spec.nbytes >= least(made) else None
             elif made.op.expression is not None and graph.spec(made.outputs[0]) == found.spec:
                 rest = below(maker)
             if rest is not None and not any(
@@ -89,7 +91,7 @@ def _path(graph: Graph, at: int, least, makers, readers) -> list[tuple[int, int]
     return below(at)
 
 
-def _cuts(graph: Graph, each: Instruction, position: int | None = None) -> Split | None:
+def cut_along_first(graph: Graph, each: Instruction, position: int | None = None) -> Split | None:
     """How an instruction is cut along the first axis of its output; along that of input ``position`` where given."""
     specs = graph.operands(each)
     if each.op.split is None or not specs[position or 0].ndim:
@@ -107,7 +109,7 @@ def _joined(
     graph: Graph, consumer: Instruction, position: int, producer: Instruction, tile_bytes: int
 ) -> Instruction:
     """One instruction that computes the producer's result in tiles, for the consumer's input at ``position``."""
-    outer, inner = _cuts(graph, consumer, position).cuts, _cuts(graph, producer).cuts
+    outer, inner = cut_along_first(graph, consumer, position).cuts, cut_along_first(graph, producer).cuts
     cuts = tuple(cut is not None for cut in (*outer[:position], *inner, *outer[position + 1 :]))
     made = graph.spec(producer.outputs[0])
     op = Tiled(consumer.op, position, producer.op, producer.attributes, cuts, made, tile_bytes)
