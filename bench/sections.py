@@ -167,12 +167,13 @@ def bandwidth(session: Session):
 
 
 def memory(session: Session):
-    """Growth of the resident set over training steps."""
+    """Growth of the resident set over training steps; and what a budget costs of time."""
     network = workloads.NETWORKS[3] if session.quick else workloads.NETWORKS[4]
     session.close()
     cores, first, steady, plans = session.cores[-1], [], [], {}
     asked = list(session.variants("memory"))
-    asked += [(entry, "budget") for entry in session.entries if entry.name == "tinynet"]
+    own = next((entry for entry in session.entries if entry.name == BASE), None)
+    asked += [(own, variant) for variant in workloads.BUDGETS] if own else []
     for entry, variant in asked:
         process, state, answer = session.process(entry, variant, cores), None, {}
         try:
@@ -189,8 +190,34 @@ def memory(session: Session):
             samples = {0: max(answer[kind], 4096)} if answer else {}
             rows.append((entry.name, variant, samples, state))
     title = f"{network}, batch {network.batch}"
+    costs = _costs(session, own, network, cores) if own else {}
     for kind, rows in (("with the first steps", first), ("later steps", steady)):
-        yield session.row("memory", f"{title}, {kind}", cores, rows, "bytes") | {"plans": plans}
+        notes = {
+            f"{BASE} {variant}": f"{samples[0] / 1e6:.1f} MB; {costs[variant]}"
+            for name, variant, samples, _ in rows if name == BASE and samples and variant in costs
+        }  # fmt: skip
+        yield session.row("memory", f"{title}, {kind}", cores, rows, "bytes") | {"plans": plans, "notes": notes}
+
+
+def _costs(session: Session, own, network, cores: int) -> dict[str, str]:
+    """variant of tinynet -> how long a training step takes within its budget, beside one without."""
+    request = {"op": "training", "network": str(network)}
+    runners = [
+        Runner(variant, session.process(own, variant, cores), request, _follows(network))
+        for variant in ("", *workloads.BUDGETS)
+    ]
+    try:
+        interleave(runners, Pace(0.2, 5, 10) if session.quick else Pace(1.0, 15, 60), together=False)
+    finally:
+        for runner in runners:
+            runner.process.close()
+    found = {}
+    for runner in runners[1:]:
+        shared = [seconds / runners[0].samples[i] for i, seconds in runner.samples.items() if i in runners[0].samples]
+        share = f"within {workloads.BUDGETS[runner.name]:.2f} of the planned workspace"
+        took = f"takes {statistics.median(shared):.2f} of the time" if shared else f"is {runner.state}"
+        found[runner.name] = f"{share} a step {took}"
+    return found
 
 
 def startup(session: Session):

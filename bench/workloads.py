@@ -116,6 +116,9 @@ def reference_losses(network: Network, steps: int = CHECKED_STEPS, seed: int = 0
     return losses
 
 
+# Variants of tinynet in the memory section -> their budget, of the workspace that is planned without one.
+BUDGETS = {"budget": 1.0, "lean": 0.8}
+
 # Elementwise work over arrays that no cache holds: name -> bytes moved for each element of float32.
 ELEMENTWISE_BYTES = {"chain": 12, "adam": 28, "copy": 8, "in place": 8}
 ELEMENTWISE_TITLES = {"chain": "x sigmoid(x) + y", "adam": "Adam update"}

@@ -8,12 +8,13 @@ import numpy as np
 
 import tinynet as tn
 
-from ..workloads import LEARNING_RATE
+from ..workloads import BUDGETS, LEARNING_RATE
 from .base import Peer as Base
 
 
 class Peer(Base):
-    """The variant "budget" (memory section) captures within the plan's own workspace, and so never runs eagerly."""
+    """Variants (memory section) capture within a budget, and so never run eagerly: within the plan's own workspace, or
+    a part of it."""
 
     def version(self):
         return tn.__version__
@@ -45,8 +46,8 @@ class Peer(Base):
             optimizer.step()
             return loss
 
-        budget = self._plan(model).workspace_bytes if self.variant == "budget" else None
-        captured = self._capture(step, budget)
+        share = BUDGETS.get(self.variant)
+        captured = self._capture(step, share and int(share * self._plan(model).workspace_bytes))
         return lambda batch: captured(*batch)
 
     def value(self, loss):
