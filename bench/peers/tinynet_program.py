@@ -11,6 +11,8 @@ import tinynet as tn
 from ..workloads import BUDGETS, LEARNING_RATE
 from .base import Peer as Base
 
+LEAST_BUDGET = 2**20  # the small network that is trained first has to run on the same kernels
+
 
 class Peer(Base):
     """Variants (memory section) capture within a budget, and so never run eagerly: within the plan's own workspace, or
@@ -47,7 +49,7 @@ class Peer(Base):
             return loss
 
         share = BUDGETS.get(self.variant)
-        captured = self._capture(step, share and int(share * self._plan(model).workspace_bytes))
+        captured = self._capture(step, share and max(LEAST_BUDGET, int(share * self._plan(model).workspace_bytes)))
         return lambda batch: captured(*batch)
 
     def value(self, loss):
