@@ -117,7 +117,7 @@ def reference_losses(network: Network, steps: int = CHECKED_STEPS, seed: int = 0
 
 
 # Variants of tinynet in the memory section -> their budget, of the workspace that is planned without one.
-BUDGETS = {"budget": 1.0, "lean": 0.8}
+BUDGETS = {"budget": 1.0, "lean": 0.8, "leanest": 0.7}
 
 # Elementwise work over arrays that no cache holds: name -> bytes moved for each element of float32.
 ELEMENTWISE_BYTES = {"chain": 12, "adam": 28, "copy": 8, "in place": 8}

@@ -25,7 +25,9 @@ from .recompute import added_flops, flops_of, kept_bytes, recomputed, segments_o
 _MOST_INSTRUCTIONS = 6_000  # of a graph whose parts are written out
 _PROBED = 3  # parts that show what all of them take
 _LIMITS = 10  # sizes of segments that are tried
-_STRIPS = (2, 4, 8, 16)  # of a weight. 1024-2048-2048-10: on one core 1.00 of the time with all, 1.01 to 1.07 on two
+# Of a weight. 1024-2048-2048-10 with tiles of 760 KiB takes, in 2, 4 and 8 strips, 1.01 of the time on one core, 1.02,
+# 1.02 and 1.05 on two.
+_STRIPS = (2, 4, 8, 16)
 _TILES, SMALLEST_TILE = 16, 16 * 1024  # the part of a budget that a tile takes; bytes that one may always have
 
 
@@ -59,13 +61,10 @@ def within(graph: Graph, memory: int | None, fuse: bool, target: str) -> tuple[G
     fitting = min(TILE_BYTES, max(SMALLEST_TILE, memory // _TILES))
     for tile in sorted({TILE_BYTES, fitting, SMALLEST_TILE}, reverse=True):
         search = _Search(graph, memory, fuse, target, tile)
-        found = search.without_work()
-        if found is not None:
-            pass
-        elif tile > fitting:
-            continue  # smaller tiles come before more work; tiles that are too small come last, since they are slow
-        else:
-            found = min(search.candidates(plain), key=lambda candidate: candidate.flops, default=None)
+        found = search.as_it_is()
+        if found is None and tile > fitting:
+            continue  # smaller tiles come before all else; tiles that are too small come last, since they are slow
+        found = found or search.in_strips() or min(search.candidates(plain), key=lambda one: one.flops, default=None)
         if found is not None:
             took = MemoryPlan(found.graph, target).workspace_bytes
             more = f"; {found.flops:,} flops more ({found.flops / max(1, flops_of(plain)):.1%})" if found.flops else ""
@@ -129,18 +128,21 @@ class _Search:
         """The workspace of the leanest graph that was tried, planned."""
         return MemoryPlan(self._leanest[1](), self.target).workspace_bytes
 
-    def without_work(self) -> Candidate | None:
-        """What fits and adds no work: the graph as it is, or its gradients written over layers' inputs."""
-        graph = self.compiled(self.graph)
-        if self.fits(graph):
-            return Candidate(0, graph, "nothing cut or made again")
+    def as_it_is(self) -> Candidate | None:
+        unchanged = self.compiled(self.graph)
+        return Candidate(0, unchanged, "nothing cut or made again") if self.fits(unchanged) else None
+
+    def in_strips(self) -> Candidate | None:
+        """The fewest strips of weights that fit, where gradients are written over the inputs of layers."""
+        length = 0
         for strips in _STRIPS if self.fuse else ():
-            before, graph = graph, compiled(self.graph, self.fuse, None, self.tile, self.target, strips)
-            if len(graph) == len(before):
-                break  # no layer can be cut, or none any finer
+            graph = compiled(self.graph, self.fuse, None, self.tile, self.target, strips)
+            if len(graph) == length:
+                return None  # as before: no layer can be cut, or none any finer
             if self.fits(graph):
                 words = f"gradients written over the inputs of layers, in at most {strips} strips of their weights"
                 return Candidate(0, graph, words)
+            length = len(graph)
         return None
 
     def candidates(self, plain: Graph) -> Iterator[Candidate]:

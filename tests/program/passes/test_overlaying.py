@@ -8,6 +8,7 @@ from graphs import close, names, traced
 
 import tinynet as tn
 from tinynet.ops import lookup
+from tinynet.program.budget import SMALLEST_TILE
 from tinynet.program.compile import compiled
 from tinynet.program.graph import TEMPORARY
 from tinynet.program.plan import MemoryPlan
@@ -118,7 +119,8 @@ def test_several_steps_in_a_row_are_those_of_eager_mode():
     params = weights(7, WIDTH, WIDTH, 3)
     twins = [tn.tensor(p.numpy().copy(), requires_grad=True) for p in params]
     (step, x), (eager, _) = trainer(layers(), params), trainer(layers(), twins)
-    memory = MemoryPlan(compiled(traced(step, x).simplified(), True, strips=3)).workspace_bytes
+    least = compiled(traced(step, x).simplified(), True, tile_bytes=SMALLEST_TILE, strips=4)
+    memory = MemoryPlan(least).workspace_bytes
     captured = tn.capture(step, memory=memory, executor="numpy")
     for _ in range(6):
         x = tn.tensor(array(BATCH, 7))
