@@ -174,6 +174,7 @@ def memory(session: Session):
     asked = list(session.variants("memory"))
     own = next((entry for entry in session.entries if entry.name == BASE), None)
     asked += [(own, variant) for variant in workloads.BUDGETS] if own else []
+    costs = _costs(session, own, network, cores) if own else {}  # kernels for its products are chosen then
     for entry, variant in asked:
         process, state, answer = session.process(entry, variant, cores), None, {}
         try:
@@ -190,7 +191,6 @@ def memory(session: Session):
             samples = {0: max(answer[kind], 4096)} if answer else {}
             rows.append((entry.name, variant, samples, state))
     title = f"{network}, batch {network.batch}"
-    costs = _costs(session, own, network, cores) if own else {}
     for kind, rows in (("with the first steps", first), ("later steps", steady)):
         notes = {
             f"{BASE} {variant}": f"{samples[0] / 1e6:.1f} MB; {costs[variant]}"
