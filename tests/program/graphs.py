@@ -9,13 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 
+from tinynet import kernels
 from tinynet.program import Program
 from tinynet.program.calls import Call, Results
 from tinynet.program.compile import simplify
 from tinynet.program.graph import Graph
 from tinynet.program.guards import Guards
 from tinynet.program.trace import Trace
+
+TARGETS = [
+    "numpy",
+    pytest.param("native", marks=pytest.mark.skipif(not kernels.available("native"), reason="numba is not installed")),
+]
 
 
 class Traced:

@@ -72,6 +72,22 @@ def test_training_comes_to_the_numbers_of_the_processor_in_every_order_of_the_st
         assert ("as one CUDA graph" if graphs else "no graph could be captured (this device has none)") in explained
 
 
+@pytest.mark.parametrize("order", ["first", "last"])
+def test_gradients_in_the_place_of_inputs_are_those_of_the_processor(order, monkeypatch):
+    monkeypatch.setattr("tinynet.program.passes.overlaying._ROUND", 4)  # strips of 8 rows, or 4
+    losses, after = expected()
+    with gpu(order, True):
+        _, _, step = training(memory="1MiB")
+        run(step, BATCHES[:3])
+        whole = step.program(*BATCHES[0]).plan.workspace_bytes
+        model, _, step = training(memory=whole - 1)
+        np.testing.assert_allclose(run(step), losses, rtol=1e-5)
+        for name, value in weights(model).items():
+            np.testing.assert_allclose(value, after[name], rtol=1e-4, atol=1e-6)
+        program = step.program(*BATCHES[0])
+        assert "strips of their weights" in program.explain() and program.plan.workspace_bytes < whole
+
+
 @pytest.mark.parametrize("options", [
     {"optimizer": "gd"}, {"optimizer": "gd", "loss": "mse"}, {"loss": "mse"}, {"dropout": 0.25},
 ])  # fmt: skip

@@ -2,17 +2,12 @@
 
 import numpy as np
 import pytest
-from graphs import close, names, same_bits, traced
+from graphs import TARGETS, close, names, same_bits, traced
 
-from tinynet import kernels
 from tinynet.program import Program
 from tinynet.program.passes import forward_results, fuse_elementwise, remove_dead
 
 RNG = np.random.default_rng(2)
-TARGETS = [
-    "numpy",
-    pytest.param("native", marks=pytest.mark.skipif(not kernels.available("native"), reason="numba is not installed")),
-]
 
 
 def array(*shape, dtype=np.float32):

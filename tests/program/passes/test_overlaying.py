@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from graphs import close, names, traced
+from graphs import TARGETS, close, names, traced
 
 import tinynet as tn
 from tinynet.ops import lookup
@@ -75,7 +75,7 @@ def layers(activation=tn.relu):
 # ---- what is cut ----
 
 
-@pytest.mark.parametrize("target", ["numpy", "native"])
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("activation", [tn.relu, tn.tanh, tn.gelu, lambda x: x], ids=["relu", "tanh", "gelu", "none"])
 def test_each_hidden_layer_holds_its_own_gradient(activation, target):
     plain, cut = overlaid(*trainer(layers(activation), weights(7, WIDTH, WIDTH, 3)), target=target)
@@ -115,13 +115,14 @@ def test_a_chain_of_layers_needs_no_memory_for_gradients():
     assert held(cut, BATCH, WIDTH) == depth + 1 < held(plain, BATCH, WIDTH)  # with the argument
 
 
-def test_several_steps_in_a_row_are_those_of_eager_mode():
+@pytest.mark.parametrize("executor", TARGETS)
+def test_several_steps_in_a_row_are_those_of_eager_mode(executor):
     params = weights(7, WIDTH, WIDTH, 3)
     twins = [tn.tensor(p.numpy().copy(), requires_grad=True) for p in params]
     (step, x), (eager, _) = trainer(layers(), params), trainer(layers(), twins)
-    least = compiled(traced(step, x).simplified(), True, tile_bytes=SMALLEST_TILE, strips=4)
-    memory = MemoryPlan(least).workspace_bytes
-    captured = tn.capture(step, memory=memory, executor="numpy")
+    least = compiled(traced(step, x).simplified(), True, None, SMALLEST_TILE, executor, 4)
+    memory = MemoryPlan(least, executor).workspace_bytes
+    captured = tn.capture(step, memory=memory, executor=executor)
     for _ in range(6):
         x = tn.tensor(array(BATCH, 7))
         np.testing.assert_allclose(captured(x).numpy(), eager(x).numpy(), rtol=1e-10)
