@@ -106,13 +106,15 @@ def test_training_keeps_to_the_memory(dtype, prefetch):
         model = network(64, 256, 8)
         tn.fit(model, data, loss="mse", optimizer=adam(model), epochs=2, batch_size=batch_size, **options)
         taken = tracemalloc.get_traced_memory()[1]
+        # The interpreter's table of names is written anew, 2 MB of it, by whoever adds one too many. Arrays have a
+        # domain of their own.
+        own = tracemalloc.take_snapshot().filter_traces([tracemalloc.DomainFilter(True, 0)])
         tracemalloc.stop()
-        return taken
+        return taken - sum(trace.size for trace in own.traces if trace.size > 2**20)
 
     peak(batch_size=16)  # what is imported late
     assert options["batch_size"] >= 1500
-    # On a busy machine one run in two hundred holds up to 3 MB more with prefetching, for a reason not found yet.
-    assert min(peak(**options) for _ in range(3)) <= 13_000_000
+    assert peak(**options) <= 13_000_000
 
 
 _LIMITED = """
